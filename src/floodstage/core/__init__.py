@@ -1,0 +1,1 @@
+"""Floor 0: records, protocols, errors, configuration, clock. Standard library only."""

@@ -1,0 +1,65 @@
+"""Prompt lookup (Saxena 2023): copy what followed the last time the current n-gram was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from floodstage.core.errors import ConfigError
+from floodstage.core.types import Commit, Request, TokenId
+from floodstage.drafting.each import EachSession
+
+
+@dataclass(frozen=True, slots=True)
+class NgramDrafter:
+    """Looks up the last `longest` tokens, then fewer, down to `shortest`."""
+
+    draft_len: int = 10
+    longest: int = 3
+    shortest: int = 1
+    device: torch.device = torch.device("cpu")
+    name: str = "ngram"
+    taps: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shortest <= self.longest:
+            raise ConfigError(
+                "An n-gram drafter needs 1 <= shortest <= longest, "
+                f"got {self.shortest!r} and {self.longest!r}."
+            )
+
+    def begin(self, slots: int, capacity: int) -> EachSession:
+        return EachSession(lambda r: NgramSession(r.prompt, self), self.device)
+
+
+class NgramSession:
+    """An index from every n-gram to where it last ended, so that a look-up costs no search."""
+
+    def __init__(self, prompt: Sequence[TokenId], drafter: NgramDrafter) -> None:
+        self.drafter = drafter
+        self.text: list[TokenId] = []
+        self.ends: dict[tuple[TokenId, ...], int] = {}
+        self._extend(prompt)
+
+    def propose(self, pending: TokenId, budget: int) -> Sequence[TokenId]:
+        size = self.drafter.longest
+        text = [*self.text[-size:], pending]
+        for n in range(min(size, len(self.text) + 1), self.drafter.shortest - 1, -1):
+            end = self.ends.get(tuple(text[-n:]))
+            if end is not None:
+                found = self.text[end : end + budget]
+                # The copy may run into the pending token, which is not in the text yet.
+                return found if len(found) == budget else [*found, pending][:budget]
+        return ()
+
+    def observe(self, commit: Commit) -> None:
+        self._extend([commit.pending, *commit.tokens[:-1]])
+
+    def _extend(self, tokens: Sequence[TokenId]) -> None:
+        for token in tokens:
+            self.text.append(token)
+            end = len(self.text)
+            for n in range(self.drafter.shortest, min(self.drafter.longest, end) + 1):
+                self.ends[tuple(self.text[end - n : end])] = end

@@ -1,0 +1,91 @@
+"""Weights on disk: safetensors, single or sharded, read whole or not at all.
+
+Knows no architecture: names and tensors in, names and tensors out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from floodstage.core.errors import CheckpointError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a model folder, by name. Raises CheckpointError for a file that is missing,
+    truncated or corrupt, and for shards that do not hold what their index says."""
+    if (folder / SINGLE).is_file():
+        return _read_file(folder / SINGLE)
+    if not (folder / INDEX).is_file():
+        raise CheckpointError(
+            f"{str(folder)!r} has no weights: expected {SINGLE} or {INDEX} with its shards."
+        )
+    try:
+        index: dict[str, str] = json.loads((folder / INDEX).read_text())["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{str(folder / INDEX)!r} cannot be read: {error!r}.") from error
+    weights: dict[str, Tensor] = {}
+    for shard in sorted(set(index.values())):
+        weights |= _read_file(folder / shard)
+    if missing := sorted(set(index) - set(weights)):
+        raise CheckpointError(
+            f"The shards of {str(folder)!r} lack {len(missing)} tensors of their index, "
+            f"{missing[0]!r} first."
+        )
+    return weights
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"The weights file {str(path)!r} is missing.")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"The weights file {str(path)!r} is truncated or corrupt: {error}."
+        ) from error
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor], what: str, *, tied: str = "") -> None:
+    """Copy `weights` into `model`. `tied` names a parameter that may be absent.
+
+    Raises CheckpointError naming the first tensor that is missing, unknown or of another shape.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    given = {k: v for k, v in weights.items() if not k.endswith("rotary_emb.inv_freq")}
+    if tied:
+        given.pop(tied, None)
+        own.pop(tied, None)
+    missing, extra = sorted(set(own) - set(given)), sorted(set(given) - set(own))
+    if missing:
+        raise CheckpointError(f"{what} lacks {len(missing)} tensors, {missing[0]!r} first.")
+    if extra:
+        raise CheckpointError(
+            f"{what} holds {len(extra)} tensors that its config does not know, {extra[0]!r} first."
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if parameter.shape != given[name].shape:
+                raise CheckpointError(
+                    f"{what}: {name!r} has shape {tuple(given[name].shape)}, "
+                    f"its config asks for {tuple(parameter.shape)}."
+                )
+            parameter.copy_(given[name])
+
+
+def write_weights(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """One `model.safetensors`, written beside and moved into place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / (SINGLE + ".part")
+    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in weights.items()}
+    save_file(tensors, str(part), metadata={"format": "pt"})
+    part.replace(folder / SINGLE)

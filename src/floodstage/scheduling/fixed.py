@@ -1,0 +1,31 @@
+"""Always the same draft length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from floodstage.core.errors import ConfigError
+from floodstage.core.types import StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class FixedScheduler:
+    """Draft `draft_len` tokens and verify them all."""
+
+    draft_len: int
+    name: str = "fixed"
+    needs_confidence: bool = False
+
+    def __post_init__(self) -> None:
+        if self.draft_len < 0:
+            raise ConfigError(f"draft_len must be >= 0, got {self.draft_len!r}.")
+
+    def choose(self) -> int:
+        return self.draft_len
+
+    def cut(self, drafted: int, confidence: Sequence[float]) -> int:
+        return drafted
+
+    def observe(self, record: StepRecord) -> None:
+        pass

@@ -1,0 +1,1 @@
+"""Text: built-in corpora and what reads them."""
