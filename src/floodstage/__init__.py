@@ -1,1 +1,39 @@
-"""floodstage: generate in parallel what is usually generated one step at a time."""
+"""floodstage: generate in parallel what is usually generated one step at a time.
+
+    import floodstage
+    engine = floodstage.load("math-mini")
+    print(engine.generate("What is 17 × 24?").text)
+
+Names load when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from floodstage.core.errors import Error
+    from floodstage.engine.build import load
+    from floodstage.engine.engine import Chunk, Engine, Generation
+
+__all__ = ["Chunk", "Engine", "Error", "Generation", "load"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Chunk": "floodstage.engine.engine",
+    "Engine": "floodstage.engine.engine",
+    "Error": "floodstage.core.errors",
+    "Generation": "floodstage.engine.engine",
+    "load": "floodstage.engine.build",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

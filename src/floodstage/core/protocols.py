@@ -6,7 +6,7 @@ Sequence i of a batch sits in slot i of every state. When one leaves, the last t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from floodstage.core.types import (
     Commit,
@@ -60,7 +60,7 @@ class Target(Protocol):
 
     def forward(
         self,
-        state: TargetState,
+        state: Any,  # what `begin` of this very target gave
         tokens: Sequence[Tensor],
         *,
         first: int = 0,

@@ -22,6 +22,7 @@ from floodstage.core.protocols import (
     Target,
     Verifier,
 )
+from floodstage.core.slots import vacate
 from floodstage.core.types import (
     Commit,
     Draft,
@@ -81,13 +82,9 @@ class Decoder:
         out = self.target.forward(self.state, [prompt], first=slot, last_only=True)
         pending = int(judge.first(out.logits[-1]))
         self.session.join(request, out.taps)
-        self.live.append(
-            Live(self.joined, request, judge, pending, request.max_new_tokens)
-        )
+        self.live.append(Live(self.joined, request, judge, pending, request.max_new_tokens))
         self.joined += 1
-        record = StepRecord(
-            0, 0, 0, slot + 1, 0.0, verify_s=self.clock() - start, prefill=True
-        )
+        record = StepRecord(0, 0, 0, slot + 1, 0.0, verify_s=self.clock() - start, prefill=True)
         step = self._give(self.live[-1], (pending,), 0, record)
         if step.finish:
             self.drop(step.sequence)
@@ -132,9 +129,7 @@ class Decoder:
             if live.number == sequence:
                 self.state.leave(slot)
                 self.session.leave(slot)
-                last = self.live.pop()
-                if slot < len(self.live):
-                    self.live[slot] = last
+                vacate(self.live, slot)
                 return
 
     def _draft(self) -> tuple[list[Draft], list[int], list[tuple[float, ...]]]:
@@ -158,14 +153,12 @@ class Decoder:
             parents=[d.parents for d in drafts],
         )
 
-    def _judge(
-        self, drafts: Sequence[Draft], out: Forward, counts: Sequence[int]
-    ) -> list[Verdict]:
+    def _judge(self, drafts: Sequence[Draft], out: Forward, counts: Sequence[int]) -> list[Verdict]:
         """Every judge looks on the device; one copy brings all their numbers to the host."""
         looks = [
             live.judge.look(draft, rows)
             for live, draft, rows in zip(
-                self.live, drafts, out.logits.split(list(counts)), strict=True
+                self.live, drafts, torch.split(out.logits, list(counts)), strict=True
             )
         ]
         numbers = torch.cat(looks).tolist()

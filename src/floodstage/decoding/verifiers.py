@@ -42,9 +42,7 @@ class MatchJudge:
     def __init__(self, request: Request, vocab_size: int, device: torch.device) -> None:
         self.sampling = request.sampling
         self.history = History(request, vocab_size, device)
-        self.noise = (
-            None if self.sampling.greedy else NoiseStream(request.seed, vocab_size, device)
-        )
+        self.noise = None if self.sampling.greedy else NoiseStream(request.seed, vocab_size, device)
         self.written = 0
 
     def first(self, logits: Tensor) -> Tensor:
@@ -55,7 +53,7 @@ class MatchJudge:
     def look(self, draft: Draft, logits: Tensor) -> Tensor:
         depths = list(range(len(draft) + 1))
         if draft.parents is not None and self.noise is not None:
-            depths = ancestry(draft.parents)[0].tolist()
+            depths = ancestry(draft.parents, len(draft) + 1)[0].tolist()
         own = self._own(logits, self.history.before(draft), [self.written + d for d in depths])
         return torch.cat([draft.tokens, own])
 
@@ -144,7 +142,7 @@ class History:
             return self.seen[None]
         size = len(draft)
         parents = draft.parents or tuple(range(-1, size - 1))
-        sees = ancestry(parents)[1].to(self.seen.device)[:, 1:]  # [k + 1, k]
+        sees = ancestry(parents, size + 1)[1].to(self.seen.device)[:, 1:]  # [k + 1, k]
         rows = self.seen.repeat(size + 1, 1)
         row, node = sees.nonzero(as_tuple=True)
         rows[row, draft.tokens[node]] = True

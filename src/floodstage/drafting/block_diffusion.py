@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from floodstage.core.errors import PairingError
+from floodstage.core.slots import vacate
 from floodstage.core.types import Commit, Draft, Request, TokenId
 from floodstage.models.block_diffusion import BlockDiffusion
 from floodstage.models.cache import KVCache, plan_rows
@@ -96,6 +97,4 @@ class BlockDiffusionSession:
 
     def leave(self, slot: int) -> None:
         self.cache.leave(slot)
-        last = self.unread.pop()
-        if slot < len(self.unread):
-            self.unread[slot] = last
+        vacate(self.unread, slot)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from floodstage.core.protocols import Target
+from floodstage.core.slots import vacate
 from floodstage.core.types import Commit, Draft, Request, Sampling, TokenId
 from floodstage.ops.sampling import adjust, gumbel, probabilities
 
@@ -96,7 +97,7 @@ class ModelSession:
 
     def leave(self, slot: int) -> None:
         self.state.leave(slot)
-        for row in (self.bases, self.behind, self.rules, self.generators):
-            last = row.pop()  # type: ignore[attr-defined]
-            if slot < len(row):  # type: ignore[arg-type]
-                row[slot] = last  # type: ignore[index]
+        vacate(self.bases, slot)
+        vacate(self.behind, slot)
+        vacate(self.rules, slot)
+        vacate(self.generators, slot)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from floodstage.core.slots import vacate
 from floodstage.core.types import Commit, Draft, Request, TokenId
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Solo(Protocol):
 class EachSession:
     """A `core.protocols.DraftSession` made of `Solo` sessions."""
 
-    def __init__(self, begin: Callable[[Request], Solo], device: torch.device) -> None:
+    def __init__(self, begin: Callable[[Request], Solo], device: torch.device | str) -> None:
         self.begin, self.device = begin, device
         self.solos: list[Solo] = []
 
@@ -45,6 +46,4 @@ class EachSession:
             solo.observe(commit)
 
     def leave(self, slot: int) -> None:
-        last = self.solos.pop()
-        if slot < len(self.solos):
-            self.solos[slot] = last
+        vacate(self.solos, slot)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from floodstage.core.errors import ConfigError
-from floodstage.core.types import Commit, Request, TokenId
+from floodstage.core.types import Commit, TokenId
 from floodstage.drafting.each import EachSession
 
 
@@ -19,7 +19,7 @@ class NgramDrafter:
     draft_len: int = 10
     longest: int = 3
     shortest: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
     name: str = "ngram"
     taps: tuple[int, ...] = ()
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from floodstage.core.types import Commit, Request, TokenId
+from floodstage.core.types import Commit, TokenId
 from floodstage.drafting.each import EachSession
 
 
 @dataclass(frozen=True, slots=True)
 class NoDrafter:
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
     name: str = "none"
     taps: tuple[int, ...] = ()
     draft_len: int = 0

@@ -62,8 +62,8 @@ def plan_rows(
     if causal and (longest > 1 or min(bases) != max(bases)):
         mask = torch.arange(width, device=device) <= upload(cells, device)[:, :, None]
     elif not causal and min(ends) != width:
-        mask = torch.arange(width, device=device) < upload(torch.tensor(ends), device)[:, None, None]
-        mask = mask.expand(n, longest, width)
+        end = upload(torch.tensor(ends), device)[:, None, None]
+        mask = (torch.arange(width, device=device) < end).expand(n, longest, width)
     if parents is not None and mask is not None:
         depth = cells.clone()
         for i, parent in enumerate(parents):

@@ -28,10 +28,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{str(folder)!r} has no weights: expected {SINGLE} or {INDEX} with its shards."
         )
-    try:
-        index: dict[str, str] = json.loads((folder / INDEX).read_text())["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{str(folder / INDEX)!r} cannot be read: {error!r}.") from error
+    index = _read_index(folder / INDEX)
     weights: dict[str, Tensor] = {}
     for shard in sorted(set(index.values())):
         weights |= _read_file(folder / shard)
@@ -41,6 +38,17 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             f"{missing[0]!r} first."
         )
     return weights
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """Which shard holds which tensor."""
+    try:
+        index = json.loads(path.read_text())["weight_map"]
+        return {str(name): str(shard) for name, shard in index.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"The index {str(path)!r} is not one of shards: {type(error).__name__}: {error}."
+        ) from error
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
@@ -74,6 +82,11 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], what: str, *, tied: st
         )
     with torch.no_grad():
         for name, parameter in own.items():
+            if not given[name].is_floating_point():
+                raise CheckpointError(
+                    f"{what}: {name!r} holds {given[name].dtype}: quantized weights are not "
+                    "supported."
+                )
             if parameter.shape != given[name].shape:
                 raise CheckpointError(
                     f"{what}: {name!r} has shape {tuple(given[name].shape)}, "

@@ -55,21 +55,20 @@ class Fused:
 
     def fuse(self) -> None:
         with torch.no_grad():
-            self.weight = torch.cat([p.weight for p in self.parts])
             sizes = [p.out_features for p in self.parts]
-            for part, view in zip(self.parts, self.weight.split(sizes), strict=True):
+            self.weight = torch.cat(tuple(p.weight for p in self.parts))
+            for part, view in zip(self.parts, self.weight.split_with_sizes(sizes), strict=True):
                 part.weight.data = view
-            biases = [p.bias for p in self.parts if p.bias is not None]
-            if biases:
-                self.bias = torch.cat(biases)
-                for part, view in zip(self.parts, self.bias.split(sizes), strict=True):
+            if self.parts[0].bias is not None:
+                self.bias = torch.cat(tuple(p.bias for p in self.parts))
+                for part, view in zip(self.parts, self.bias.split_with_sizes(sizes), strict=True):
                     part.bias.data = view
 
     def __call__(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
         if torch.is_grad_enabled() or weight is None:  # gradients must reach the parts
-            weight = torch.cat([p.weight for p in self.parts])
-            biases = [p.bias for p in self.parts if p.bias is not None]
+            weight = torch.cat(tuple(p.weight for p in self.parts))
+            biases = tuple(p.bias for p in self.parts if p.bias is not None)
             bias = torch.cat(biases) if biases else None
         return F.linear(x, weight, bias)
 
@@ -93,10 +92,11 @@ class Attention(nn.Module):
         """h [..., H]; cos, sin [..., 1, d] -> [..., H]"""
         heads, kv, d = self.heads, self.kv_heads, self.head_dim
         qkv = self.qkv(h).view(*h.shape[:-1], heads + 2 * kv, d)
-        q, k, v = qkv.split([heads, kv, kv], -2)
+        q, k, v = qkv.split_with_sizes([heads, kv, kv], -2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        return self.o_proj(attend(rotate(q, cos, sin), rotate(k, cos, sin), v))
+        out: Tensor = self.o_proj(attend(rotate(q, cos, sin), rotate(k, cos, sin), v))
+        return out
 
     def memory(self, h: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """Only the keys and values of h: [..., h, d] each."""
@@ -120,7 +120,8 @@ class Mlp(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         gate, up = self.gate_up(h).chunk(2, -1)
-        return self.down_proj(F.silu(gate) * up)
+        out: Tensor = self.down_proj(F.silu(gate) * up)
+        return out
 
 
 class Layer(nn.Module):
@@ -135,7 +136,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class Rotary(nn.Module):
@@ -235,6 +237,7 @@ class Transformer(nn.Module):
         return state
 
     def room(self, slots: int, capacity: int) -> KVCache:
+        """A new cache."""
         c = self.config
         return KVCache.empty(
             c.layers,
@@ -247,7 +250,7 @@ class Transformer(nn.Module):
         )
 
     @torch.inference_mode()
-    def forward(  # noqa: D102 (see core.protocols.Target)
+    def forward(
         self,
         state: State,
         tokens: Sequence[Tensor],
@@ -256,6 +259,7 @@ class Transformer(nn.Module):
         parents: ParentLists | None = None,
         last_only: bool = False,
     ) -> Forward:
+        """See `core.protocols.Target`. Raises ContextError if the rows do not fit."""
         counts = [t.shape[0] for t in tokens]
         chain = parents is None or all(p is None for p in parents)
         if max(counts) > PREFILL_CHUNK and len(counts) == 1 and chain:
@@ -278,7 +282,7 @@ class Transformer(nn.Module):
         state.cache.rollback(first, base)
         parts = [
             self.forward(state, [part], first=first, last_only=last_only)
-            for part in ids.split(PREFILL_CHUNK)
+            for part in torch.split(ids, PREFILL_CHUNK)
         ]
         taps = [p.taps for p in parts if p.taps is not None]
         logits = parts[-1].logits if last_only else torch.cat([p.logits for p in parts])

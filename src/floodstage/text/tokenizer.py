@@ -47,7 +47,9 @@ class Tokenizer:
         special = {
             k: _content(v) for k, v in settings.items() if k.endswith("_token") and v is not None
         }
-        return cls(backend, _stop_ids(folder, backend, special), _template(folder, settings), special)
+        return cls(
+            backend, _stop_ids(folder, backend, special), _template(folder, settings), special
+        )
 
     def save(self, folder: Path) -> None:
         """Write the files that `load` and transformers read."""

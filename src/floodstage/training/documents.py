@@ -120,7 +120,7 @@ def _plan(documents: Documents, tokens: int, seed: int) -> list[NDArray[np.int64
             if end == len(some) or documents.lengths[some[end]] * (end - begin + 1) > tokens:
                 plan.append(some[begin:end])
                 begin = end
-    rng.shuffle(plan)  # type: ignore[arg-type]  # a list is a fine sequence
+    rng.shuffle(plan)
     return plan
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,6 @@ from floodstage.models.transformer import Transformer
 from floodstage.training.documents import Batch, Documents, batches
 from floodstage.training.fit import FitConfig, Probe
 
-Loss = Literal["decay", "dpace"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrafterShape:
@@ -35,7 +33,7 @@ class DrafterShape:
     block_size: int = 16
     taps: tuple[int, ...] = ()  # empty: four, spread over the upper two thirds
     anchors: int = 16  # per text and step
-    loss: Loss = "decay"
+    loss: str = "decay"  # or "dpace"
     gamma: float = 7.0  # of "decay": slot k weighs exp(-(k - 1) / gamma)
     alpha: float = 0.5  # of "dpace": how much of a slot's own probability counts
 
@@ -121,6 +119,11 @@ def draw_blocks(
     return Blocks(places, tokens, wanted, supervised)
 
 
+def in_blocks(rows: Tensor, slots: int) -> Tensor:
+    """[b, a * B, ...] -> [b, a, B - 1, ...]: block by block, without the anchors' slots."""
+    return rows.view(rows.shape[0], -1, slots, *rows.shape[2:])[:, :, 1:]
+
+
 def slot_weights(losses: Tensor, learn: Tensor, shape: DrafterShape) -> Tensor:
     """How much each slot counts: [..., B - 1] of slots 1.. from their cross entropies."""
     if shape.loss == "decay":  # DFlash
@@ -145,9 +148,7 @@ class DrafterTask:
     pad: int = 0
 
     def batches(self, start: int) -> Iterator[tuple[Batch, Blocks]]:
-        plan = batches(
-            self.train, self.config.tokens_per_step, seed=self.config.seed, start=start
-        )
+        plan = batches(self.train, self.config.tokens_per_step, seed=self.config.seed, start=start)
         for step, batch in enumerate(plan, start=start):
             yield batch, self._blocks(batch, self.config.seed * 1_000_003 + step)
 
@@ -174,9 +175,9 @@ class DrafterTask:
         size = net.config.block_size
         context = net.context(taps)
         hidden = net.denoise(context, blocks.tokens.to(device), blocks.places.to(device), size)
-        rows = hidden.unflatten(1, (-1, size))[:, :, 1:]
-        wanted = blocks.wanted.to(device).unflatten(1, (-1, size))[:, :, 1:]
-        learn = blocks.learn.to(device).unflatten(1, (-1, size))[:, :, 1:]
+        rows = in_blocks(hidden, size)
+        wanted = in_blocks(blocks.wanted.to(device), size)
+        learn = in_blocks(blocks.learn.to(device), size)
         logits = net.target.lm_head(rows).float()
         losses = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), reduction="none")
         right = (logits.argmax(-1) == wanted) & learn

@@ -112,16 +112,15 @@ def fit(task: Task, config: FitConfig, run: Path, *, report: Report = print) -> 
 
 def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
     """Muon for matrices inside the layers, AdamW for everything else that is trained."""
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for name, p in model.named_parameters():
         if p.requires_grad:
             matrix = p.ndim == 2 and not any(k in name for k in ("embed", "lm_head"))
             (matrices if matrix else others).append(p)
     made: list[torch.optim.Optimizer] = []
     if matrices:
-        made.append(
-            Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay)
-        )
+        made.append(Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay))
     if others:
         made.append(
             torch.optim.AdamW(others, lr=config.other_lr, betas=(0.9, 0.95), weight_decay=0.0)

@@ -78,9 +78,7 @@ class TargetTask:
     probe: Probe | None = None
 
     def batches(self, start: int) -> Iterator[Batch]:
-        return batches(
-            self.train, self.config.tokens_per_step, seed=self.config.seed, start=start
-        )
+        return batches(self.train, self.config.tokens_per_step, seed=self.config.seed, start=start)
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
         ids = batch.ids.to(self.model.device)

@@ -1,0 +1,172 @@
+"""The command line. Every command is one function call; heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from floodstage.cli.train import app as train_app
+from floodstage.core.errors import ConfigError, Error
+
+app = typer.Typer(
+    name="floodstage",
+    help="Generate in parallel what is usually generated one step at a time, and prove that "
+    "nothing was lost.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.add_typer(train_app, name="train")
+
+# One place for the options that mean the same everywhere.
+Target = Annotated[str, typer.Option(help="Shipped name, folder or hub id of the model.")]
+Drafter = Annotated[
+    str,
+    typer.Option(
+        help="auto, none, ngram, or the name of a DFlash drafter or of a smaller model. "
+        "auto: the one shipped beside the target, else ngram."
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, fp32 or bf16. auto: bf16 on CUDA, else fp32.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+NewTokens = Annotated[
+    int | None, typer.Option(min=1, help="Most tokens to write. Default: 512 or what fits.")
+]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
+Prompts = Annotated[int, typer.Option(min=1, help="How many held-out prompts.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document as the last line.")]
+DraftLen = Annotated[
+    int | None, typer.Option(min=0, help="Tokens to draft per cycle. Default: the drafter's own.")
+]
+Scheduler = Annotated[str, typer.Option(help="fixed, or confidence (cut weak ends).")]
+Verifier = Annotated[str, typer.Option(help="match or reject; both lossless.")]
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to continue; '-' reads standard input.")],
+    target: Target = "math-mini",
+    drafter: Drafter = "auto",
+    draft_len: DraftLen = None,
+    scheduler: Scheduler = "fixed",
+    verifier: Verifier = "match",
+    max_new_tokens: NewTokens = None,
+    temperature: Temperature = 0.0,
+    top_k: Annotated[int, typer.Option(min=0, help="0 is off.")] = 0,
+    top_p: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="0 is off.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; repeat.")] = None,
+    chat: Annotated[
+        bool | None, typer.Option(help="Use the chat template. Default: if there is one.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = 0,
+    color: Annotated[
+        bool | None, typer.Option(help="Colour accepted tokens. Default: on a terminal.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Continue a text and stream it; accepted draft tokens are green.
+
+    The output is the target's own, token for token, whatever the drafter. The last line on
+    standard error says how fast it was.
+    """
+    from floodstage.cli.show import stream_to_terminal
+    from floodstage.engine.build import load
+
+    engine = load(
+        target,
+        drafter=drafter,
+        draft_len=draft_len,
+        scheduler=scheduler,
+        verifier=verifier,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+    )
+    stream_to_terminal(
+        engine,
+        sys.stdin.read() if prompt == "-" else prompt,
+        color=color,
+        as_json=json,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop=tuple(stop or ()),
+        chat=chat,
+        seed=seed,
+    )
+
+
+@app.command()
+def demo(
+    prompts: Prompts = 8,
+    target: Target = "math-mini",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """The shipped models on held-out problems: plain decoding beside speculative decoding."""
+    from floodstage.cli.demo import run_demo
+
+    run_demo(target, prompts=prompts, threads=threads, as_json=json)
+
+
+@app.command()
+def models() -> None:
+    """List the models that come with floodstage."""
+    from floodstage.cli.show import print_models
+
+    print_models()
+
+
+def main() -> None:
+    """The entry point: errors become one sentence, exit code 2 for usage and 1 for failure."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpx2", "urllib3", "huggingface_hub", "transformers"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app(standalone_mode=False)
+    except Exception as error:
+        sys.exit(_explain(error))
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _explain(error: Exception) -> int:
+    """Print what went wrong; the exit code. What is nobody's mistake but ours stays a traceback."""
+    usage = getattr(error, "show", None)  # click's own errors know how to say it
+    if callable(usage):
+        usage()
+        return int(getattr(error, "exit_code", 2))
+    if isinstance(error, Error):
+        print(f"floodstage: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, (typer.Abort, typer.Exit)):
+        return int(getattr(error, "exit_code", 1))
+    if isinstance(error, OSError):
+        print(f"floodstage: {error}", file=sys.stderr)
+        return 1
+    raise error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What a person sees: streamed text, coloured by who wrote it, and a line of figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from floodstage.engine.build import ASSETS, shipped
+from floodstage.engine.engine import Chunk, Engine, Generation
+
+DRAFTED = "green"
+
+
+def paint(chunk: Chunk) -> Text:
+    """A chunk's text; what was drafted and accepted in colour."""
+    return Text.assemble(*((p.text, DRAFTED if p.drafted else "") for p in chunk.pieces))
+
+
+def stream_to_terminal(
+    engine: Engine, prompt: str, *, color: bool | None, as_json: bool, **options: Any
+) -> None:
+    """Stream the continuation of `prompt`, then say how it went."""
+    console = Console(
+        force_terminal=True if color else None,
+        no_color=color is False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    generation: Generation | None = None
+    for chunk in engine.stream(prompt, **options):
+        console.print(paint(chunk), end="")
+        console.file.flush()
+        generation = chunk.generation or generation
+    console.print()
+    assert generation is not None  # every text ends
+    print(summary(engine, generation), file=sys.stderr)
+    if as_json:
+        print(json.dumps(as_dict(generation)))
+
+
+def summary(engine: Engine, g: Generation) -> str:
+    """One line of figures."""
+    return (
+        f"{len(g.ids)} tokens in {g.wall_s:.2f} s · {g.tokens_per_s:,.0f} tokens/s · "
+        f"first after {1e3 * g.ttft_s:.0f} ms · tau {g.tau:.2f} tokens per target pass "
+        f"(bonus included) · drafter {engine.drafter.name} · verifier {engine.verifier.name} "
+        f"({'lossless' if engine.verifier.lossless else 'NOT lossless'})"
+    )
+
+
+def as_dict(g: Generation) -> dict[str, Any]:
+    """A generation as JSON, its records and all."""
+    return {
+        "text": g.text,
+        "ids": list(g.ids),
+        "prompt_tokens": len(g.prompt_ids),
+        "finish": g.finish,
+        "ttft_s": g.ttft_s,
+        "wall_s": g.wall_s,
+        "tokens_per_s": g.tokens_per_s,
+        "tpot_s": g.tpot_s,
+        "tau": g.tau,
+        "acceptance_by_position": g.acceptance_by_position,
+        "records": [asdict(r) for r in g.records],
+    }
+
+
+def print_models() -> None:
+    """The shipped models, a line each, from their cards."""
+    for name in shipped():
+        card = ASSETS / name / "MODEL_CARD.md"
+        lines = card.read_text().splitlines() if card.is_file() else []
+        about = next((x for x in lines if x and not x.startswith("#")), "")
+        print(f"{name:20} {about}")

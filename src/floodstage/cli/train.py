@@ -1,0 +1,153 @@
+"""`floodstage train`: options become a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Train models: a target from a corpus, a drafter for a target.", no_args_is_help=True
+)
+
+Corpus = Annotated[
+    str,
+    typer.Option(
+        help="mathematics, source (Python's standard library), or a text or JSONL file "
+        "(text | prompt, response | question, answer)."
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Run folder; the same command goes on from it.")]
+Steps = Annotated[int, typer.Option(min=1)]
+PerStep = Annotated[int, typer.Option(min=64, help="Tokens of a step, padding included.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
+MatrixLr = Annotated[float, typer.Option(help="Peak learning rate of Muon (matrices).")]
+OtherLr = Annotated[float, typer.Option(help="Peak learning rate of AdamW (the rest).")]
+Every = Annotated[int, typer.Option(min=1, help="Steps between held-out evaluations.")]
+
+
+@app.command()
+def target(
+    out: Out,
+    corpus: Corpus = "mathematics",
+    steps: Steps = 2000,
+    tokens_per_step: PerStep = 4096,
+    texts: Annotated[int, typer.Option(min=1, help="Texts to read (problems, files).")] = 120_000,
+    longest: Annotated[int, typer.Option(min=16, help="Tokens of a piece.")] = 512,
+    vocab_size: Annotated[int, typer.Option(min=258)] = 1024,
+    layers: Annotated[int, typer.Option(min=1)] = 8,
+    hidden: Annotated[int, typer.Option(min=8)] = 256,
+    inner: Annotated[int, typer.Option(min=8, help="Width inside the MLP.")] = 640,
+    heads: Annotated[int, typer.Option(min=1)] = 4,
+    kv_heads: Annotated[int, typer.Option(min=1)] = 2,
+    head_dim: Annotated[int, typer.Option(min=2)] = 64,
+    context: Annotated[int, typer.Option(min=16, help="Positions of the model.")] = 1024,
+    matrix_lr: MatrixLr = 0.02,
+    other_lr: OtherLr = 3e-3,
+    evaluate_every: Every = 250,
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Train a Qwen3-shaped causal model and its byte-level BPE from a corpus."""
+    from floodstage.engine.device import prepare
+    from floodstage.training.fit import FitConfig
+    from floodstage.training.run import TargetRun, train_target
+    from floodstage.training.target import TargetShape
+
+    run = TargetRun(
+        corpus=corpus,
+        texts=texts,
+        longest=longest,
+        shape=TargetShape(
+            layers=layers,
+            hidden=hidden,
+            inner=inner,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            vocab_size=vocab_size,
+            context=context,
+        ),
+        fit=FitConfig(
+            steps=steps,
+            tokens_per_step=tokens_per_step,
+            matrix_lr=matrix_lr,
+            other_lr=other_lr,
+            evaluate_every=evaluate_every,
+            seed=seed,
+        ),
+    )
+    print(train_target(run, out, prepare(device, threads)))
+
+
+@app.command()
+def drafter(
+    out: Out,
+    target: Annotated[str, typer.Option(help="The model to draft for.")] = "math-mini",
+    corpus: Corpus = "mathematics",
+    steps: Steps = 1500,
+    tokens_per_step: PerStep = 4096,
+    texts: Annotated[int, typer.Option(min=1, help="Texts the target writes first.")] = 8_000,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of each.")] = 208,
+    prompt_tokens: Annotated[
+        int, typer.Option(min=1, help="Prompt length for texts without a prompt.")
+    ] = 48,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Of every second text; the others are greedy.")
+    ] = 0.7,
+    layers: Annotated[int, typer.Option(min=1)] = 2,
+    block_size: Annotated[int, typer.Option(min=2, help="Slots, the anchor counted.")] = 16,
+    anchors: Annotated[int, typer.Option(min=1, help="Blocks per text and step.")] = 16,
+    loss: Annotated[str, typer.Option(help="decay (DFlash) or dpace (D-PACE).")] = "decay",
+    gamma: Annotated[float, typer.Option(help="Of decay: slot k weighs exp(-(k-1)/gamma).")] = 7.0,
+    matrix_lr: MatrixLr = 0.02,
+    other_lr: OtherLr = 3e-3,
+    evaluate_every: Every = 100,
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Train a DFlash block-diffusion drafter on text that the target writes itself.
+
+    Prints the held-out loss and tau (mean tokens per target pass, bonus included) and, beside
+    it, the tau of the n-gram drafter on the same prompts.
+    """
+    from floodstage.core.errors import ConfigError
+    from floodstage.engine.build import find_model, load_target
+    from floodstage.engine.device import prepare
+    from floodstage.models.transformer import Transformer
+    from floodstage.text.tokenizer import Tokenizer
+    from floodstage.training.drafter import DrafterShape
+    from floodstage.training.fit import FitConfig
+    from floodstage.training.run import DrafterRun, train_drafter
+
+    run = DrafterRun(
+        corpus=corpus,
+        texts=texts,
+        new_tokens=new_tokens,
+        prompt_tokens=prompt_tokens,
+        temperature=temperature,
+        shape=DrafterShape(
+            layers=layers, block_size=block_size, anchors=anchors, loss=loss, gamma=gamma
+        ),
+        fit=FitConfig(
+            steps=steps,
+            tokens_per_step=tokens_per_step,
+            matrix_lr=matrix_lr,
+            other_lr=other_lr,
+            evaluate_every=evaluate_every,
+            seed=seed,
+        ),
+    )
+    chosen = prepare(device, threads)
+    folder = find_model(target)
+    import torch
+
+    model = load_target(folder, torch.float32, chosen)
+    if not isinstance(model, Transformer):
+        raise ConfigError(f"The target {target!r} is not of a family that drafters can tap.")
+    print(train_drafter(run, model, Tokenizer.load(folder), out))

@@ -1,0 +1,74 @@
+"""Figures of merit as pure functions of records.
+
+tau is the mean number of tokens gained per target pass, the bonus token included, the prefill not
+counted. Position k of a draft is its k-th token after the pending one, k = 1, 2, ...
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from floodstage.core.types import StepRecord
+
+
+def tau(records: Iterable[StepRecord]) -> float:
+    """Mean gained per cycle; 1.0 where there was none."""
+    gained = [r.gained for r in records if not r.prefill]
+    return sum(gained) / len(gained) if gained else 1.0
+
+
+def acceptance_by_position(records: Iterable[StepRecord]) -> list[float]:
+    """For position k = 1.. the share of cycles that verified a k-th token and kept it.
+
+    This is survival, not a conditional rate: it falls with k.
+    """
+    reached: list[int] = []
+    kept: list[int] = []
+    for r in records:
+        if r.prefill:
+            continue
+        grow = r.verified - len(reached)
+        reached.extend([0] * grow)
+        kept.extend([0] * grow)
+        for k in range(r.verified):
+            reached[k] += 1
+            kept[k] += k < r.accepted
+    return [k / n for k, n in zip(kept, reached, strict=True)]
+
+
+def repeated_ngrams(ids: Sequence[int], n: int = 4) -> float:
+    """Share of n-grams that occurred before in the same text: how much it loops."""
+    grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure and its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def paired_ratio(
+    over: Sequence[float], under: Sequence[float], *, draws: int = 2000, seed: int = 0
+) -> Interval:
+    """sum(over) / sum(under) of paired figures, with an interval from resampling the pairs.
+
+    For a speedup: `over` are the baseline's seconds per prompt, `under` the arm's.
+    """
+    if len(over) != len(under) or not over:
+        raise ValueError(f"Expected as many figures on both sides, got {len(over)}, {len(under)}.")
+    rng, n = random.Random(seed), len(over)
+    ratios: list[float] = []
+    for _ in range(draws):
+        chosen = rng.choices(range(n), k=n)
+        ratios.append(sum(over[i] for i in chosen) / sum(under[i] for i in chosen))
+    ratios.sort()
+    return Interval(sum(over) / sum(under), ratios[int(0.025 * draws)], ratios[int(0.975 * draws)])

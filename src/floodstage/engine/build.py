@@ -1,0 +1,204 @@
+"""Names become objects here, and only here.
+
+A model name is a shipped name, a local folder or a Hugging Face hub id, in that order.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from floodstage.core.errors import (
+    CheckpointError,
+    ConfigError,
+    PairingError,
+    unknown,
+)
+from floodstage.core.protocols import Drafter, Scheduler, Target
+from floodstage.decoding.verifiers import VERIFIERS
+from floodstage.drafting.block_diffusion import BlockDiffusionDrafter
+from floodstage.drafting.draft_model import ModelDrafter
+from floodstage.drafting.ngram import NgramDrafter
+from floodstage.drafting.none import NoDrafter
+from floodstage.engine.device import DTYPES, clock_of, dtype_of, prepare
+from floodstage.engine.engine import Engine
+from floodstage.models.block_diffusion import ARCHITECTURE
+from floodstage.models.config import FAMILIES, read_config
+from floodstage.models.load import load_block_diffusion, load_transformer
+from floodstage.models.transformer import Transformer
+from floodstage.scheduling.confidence import ConfidenceScheduler
+from floodstage.scheduling.fixed import FixedScheduler
+from floodstage.text.tokenizer import Tokenizer
+
+log = logging.getLogger("floodstage")
+
+SCHEDULERS: dict[str, Callable[..., Scheduler]] = {
+    "fixed": FixedScheduler,
+    "confidence": ConfidenceScheduler,
+}
+ASSETS = Path(str(files("floodstage"))) / "assets"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What to load. "auto" is the drafter shipped beside a shipped target, else "ngram"; the
+    draft length that the drafter was made for; CUDA, then Apple's GPU, then the CPU; bf16 on a
+    GPU and fp32 on a CPU. `threads` 0 leaves torch's own number."""
+
+    target: str = "math-mini"
+    drafter: str = "auto"
+    verifier: str = "match"
+    scheduler: str = "fixed"
+    draft_len: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+
+
+def load(target: str = "math-mini", **settings: Any) -> Engine:
+    """An engine from names; `settings` are the fields of `EngineConfig`.
+
+    Raises ConfigError for an unknown setting or name, CheckpointError for broken files,
+    PairingError for a drafter that does not belong to the target.
+    """
+    known = EngineConfig.__dataclass_fields__
+    for name in settings:
+        if name not in known:
+            raise unknown("setting", name, known)
+    return build(EngineConfig(target=target, **settings))
+
+
+def build(config: EngineConfig) -> Engine:
+    """The engine that `config` describes."""
+    if config.verifier not in VERIFIERS:
+        raise unknown("verifier", config.verifier, VERIFIERS)
+    if config.scheduler not in SCHEDULERS:
+        raise unknown("scheduler", config.scheduler, SCHEDULERS)
+    device = prepare(config.device, config.threads)
+    folder = find_model(config.target)
+    target = load_target(folder, dtype_of(config.dtype, device), device)
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > target.vocab_size:
+        raise PairingError(
+            f"The tokenizer of {config.target!r} knows {tokenizer.vocab_size} tokens, its model "
+            f"only {target.vocab_size}: they do not belong together."
+        )
+    drafter = load_drafter(config, target, tokenizer)
+    length = drafter.draft_len if config.draft_len is None else config.draft_len
+    return Engine(
+        config.target,
+        target,
+        tokenizer,
+        drafter,
+        VERIFIERS[config.verifier](),
+        SCHEDULERS[config.scheduler](length),
+        clock_of(device),
+    )
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(p.name for p in ASSETS.iterdir()) if ASSETS.is_dir() else []
+
+
+def find_model(name: str) -> Path:
+    """The folder of a shipped model, a local folder, or a downloaded hub model."""
+    if name in shipped():
+        return ASSETS / name
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        error = unknown("model", name, shipped())
+        raise ConfigError(f"{error} It is not a folder either; a hub id looks like 'owner/name'.")
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download  # takes a second to import
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{name!r} is not on this machine and the hub cannot be reached: give a folder, or a "
+            f"shipped name ({', '.join(shipped())})."
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"The hub does not give {name!r}: {first}") from error
+
+
+def load_target(folder: Path, dtype: torch.dtype, device: torch.device) -> Target:
+    """Our runtime for the families it knows, transformers' for any other causal model."""
+    raw = read_config(folder)
+    if ARCHITECTURE in (raw.get("architectures") or ()):
+        raise PairingError(
+            f"{str(folder.name)!r} is a drafter, not a target: give it as --drafter."
+        )
+    if raw.get("model_type") in FAMILIES:
+        return load_transformer(folder, dtype=dtype, device=device)
+    from floodstage.models.adapter import load_adapted  # imports transformers: seconds
+
+    log.info(
+        "The model type %r is not in floodstage's runtime: using transformers (slower, no trees).",
+        raw.get("model_type"),
+    )
+    return load_adapted(folder, dtype=dtype, device=device)
+
+
+def load_drafter(config: EngineConfig, target: Target, tokenizer: Tokenizer) -> Drafter:
+    """The drafter that `config` names, checked against its target."""
+    name = config.drafter
+    if name == "auto":
+        name = f"{config.target}-dflash" if f"{config.target}-dflash" in shipped() else "ngram"
+    if name == "none":
+        return NoDrafter(target.device)
+    if name == "ngram":
+        return NgramDrafter(config.draft_len or 10, device=target.device)
+    try:
+        folder = find_model(name)
+    except ConfigError as error:
+        if "folder either" not in str(error):
+            raise
+        raise unknown("drafter", name, ["auto", "none", "ngram", *shipped()]) from None
+    dtype = DTYPES["fp32"] if not isinstance(target, Transformer) else target.dtype
+    if ARCHITECTURE in (read_config(folder).get("architectures") or ()):
+        if not isinstance(target, Transformer):
+            raise PairingError(
+                f"The block-diffusion drafter {name!r} needs a target in floodstage's own runtime "
+                f"({', '.join(FAMILIES)})."
+            )
+        net = load_block_diffusion(folder, target)
+        return BlockDiffusionDrafter(net, config.draft_len or net.config.draft_len)
+    return _draft_model(config, name, folder, dtype, target, tokenizer)
+
+
+def _draft_model(
+    config: EngineConfig,
+    name: str,
+    folder: Path,
+    dtype: torch.dtype,
+    target: Target,
+    tokenizer: Tokenizer,
+) -> Drafter:
+    own = Tokenizer.load(folder)
+    probe = "Zwölf boxes × 34 = 408.\n\tdef f(x): return x"
+    if own.encode(probe) != tokenizer.encode(probe) or own.vocab_size != tokenizer.vocab_size:
+        raise PairingError(
+            f"The draft model {name!r} and the target {config.target!r} have different tokenizers: "
+            "a draft model must read the same tokens."
+        )
+    model = load_target(folder, dtype, target.device)
+    return ModelDrafter(
+        model,
+        config.draft_len or 5,
+        sampled=config.verifier == "reject",
+    )

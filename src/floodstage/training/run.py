@@ -1,0 +1,254 @@
+"""`floodstage train`: from a corpus to a target, from a target to its drafter.
+
+A run folder holds the tokenizer or the target's own text, the checkpoint, the history, and in
+`model/` the finished model with its card. The same command goes on where it was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from floodstage.core.errors import ConfigError
+from floodstage.core.metrics import tau
+from floodstage.core.protocols import Drafter
+from floodstage.core.types import Request, Sampling, StepRecord
+from floodstage.decoding.loop import decode
+from floodstage.decoding.verifiers import MatchVerifier
+from floodstage.drafting.block_diffusion import BlockDiffusionDrafter
+from floodstage.drafting.ngram import NgramDrafter
+from floodstage.drafting.none import NoDrafter
+from floodstage.models.block_diffusion import BlockDiffusion
+from floodstage.models.transformer import Transformer
+from floodstage.scheduling.fixed import FixedScheduler
+from floodstage.text.mathematics import Problem, is_right, problems
+from floodstage.text.tokenizer import MASK, Tokenizer, train_bpe
+from floodstage.training.card import write_card
+from floodstage.training.documents import TEMPLATE, Documents, corpus, encode_pairs
+from floodstage.training.drafter import DrafterShape, DrafterTask, fresh_drafter
+from floodstage.training.fit import FitConfig, fit
+from floodstage.training.target import TargetShape, TargetTask, fresh_target
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetRun:
+    """A target to train. `texts` is how many texts of the corpus are read (problems, files)."""
+
+    corpus: str
+    texts: int = 120_000
+    longest: int = 512  # tokens of a piece
+    shape: TargetShape = field(default_factory=TargetShape)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrafterRun:
+    """A drafter to train. The target writes `texts` continuations of its corpus's prompts, every
+    second one greedily, the others at `temperature`."""
+
+    corpus: str
+    texts: int = 8_000
+    prompt_tokens: int = 48  # of a text without a prompt
+    new_tokens: int = 208
+    temperature: float = 0.7
+    own_text_slots: int = 64
+    shape: DrafterShape = field(default_factory=DrafterShape)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+def train_target(run: TargetRun, out: Path, device: torch.device, say: Say = print) -> Path:
+    """Train a target into `out`; the folder of the finished model."""
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer(run, out, say)
+    say("Encoding the corpus.")
+    train, held_out = (
+        encode_pairs(
+            corpus(run.corpus, split, count, seed=run.fit.seed), tokenizer, longest=run.longest
+        )
+        for split, count in (("train", run.texts), ("heldout", 400))
+    )
+    say(f"{len(train):,} texts, {train.ids.size:,} tokens to learn from.")
+    model = fresh_target(run.shape.config(tokenizer), run.fit.seed).to(device)
+    probe = None
+    if run.corpus == "mathematics":
+        asked = list(islice(problems("heldout", seed=99), 63))
+
+        def probe(model: Transformer) -> Mapping[str, float]:
+            return {"right": right_answers(model.fuse(), tokenizer, asked)}
+
+    task = TargetTask(model, tokenizer, train, held_out, run.fit, probe)
+    fit(task, run.fit, out, report=say)
+    write_card(out / "model", f"Target trained on {run.corpus!r}", asdict(run))
+    return out / "model"
+
+
+def _tokenizer(run: TargetRun, out: Path, say: Say) -> Tokenizer:
+    folder = out / "tokenizer"
+    if (folder / "generation_config.json").is_file():  # the last file that save writes
+        return Tokenizer.load(folder)
+    say("Learning the tokenizer.")
+    texts = list(corpus(run.corpus, "train", min(run.texts, 40_000), seed=run.fit.seed))
+    template = TEMPLATE if all(pair.prompt for pair in texts) else None
+    tokenizer = train_bpe(
+        (p.prompt + p.response for p in texts), run.shape.vocab_size, template=template
+    )
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def train_drafter(
+    run: DrafterRun,
+    target: Transformer,
+    tokenizer: Tokenizer,
+    out: Path,
+    say: Say = print,
+) -> Path:
+    """Train a drafter for `target` into `out`; the folder of the finished model."""
+    mask = tokenizer.token_id(MASK)
+    if mask is None:
+        raise ConfigError(f"The target's tokenizer has no {MASK!r} token for the block's slots.")
+    for p in target.parameters():
+        p.requires_grad_(False)
+    out.mkdir(parents=True, exist_ok=True)
+    train = own_text(run, target, tokenizer, out / "own_text.npz", "train", run.texts, say)
+    held_out = own_text(run, target, tokenizer, out / "own_text_heldout.npz", "heldout", 192, say)
+    net = fresh_drafter(target, mask, run.shape)
+    block = run.shape.block_size
+    prompts = [held_out.text(i)[: held_out.prompts[i]].tolist() for i in range(0, 32, 2)]
+
+    def probe(net: BlockDiffusion) -> Mapping[str, float]:
+        return {
+            "tau": live_tau(target, BlockDiffusionDrafter(net.fuse(), block - 1), prompts),
+            "ngram_tau": ngram_tau,
+        }
+
+    ngram_tau = live_tau(target, NgramDrafter(device=target.device), prompts)
+    task = DrafterTask(net, train, held_out, run.shape, run.fit, probe, pad=tokenizer.eos[0])
+    fit(task, run.fit, out, report=say)
+    write_card(
+        out / "model", f"DFlash drafter trained on text of its target ({run.corpus!r})", asdict(run)
+    )
+    return out / "model"
+
+
+def own_text(
+    run: DrafterRun,
+    target: Transformer,
+    tokenizer: Tokenizer,
+    path: Path,
+    split: str,
+    count: int,
+    say: Say,
+) -> Documents:
+    """What the target itself writes after its corpus's prompts; kept in `path`."""
+    if path.is_file():
+        with np.load(path) as kept:
+            return Documents(kept["ids"], kept["starts"], kept["prompts"])
+    say(f"The target writes {count:,} texts.")
+    prompts = list(_prompts(run, tokenizer, split, count))
+    requests = [
+        Request(
+            prompt=tuple(prompt),
+            max_new_tokens=min(run.new_tokens, target.context - len(prompt)),
+            sampling=Sampling(temperature=run.temperature if i % 2 else 0.0),
+            stop_ids=frozenset(tokenizer.eos),
+            seed=run.fit.seed * 1_000_003 + i,
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+    written: dict[int, list[int]] = {}
+    steps = decode(
+        target,
+        NoDrafter(target.device),
+        MatchVerifier(),
+        FixedScheduler(0),
+        requests,
+        slots=run.own_text_slots,
+    )
+    ended = (s.finish for s in _collect(steps, written) if s.finish)
+    for _ in track(ended, "own text", total=len(requests), disable=not sys.stderr.isatty()):
+        pass
+    texts = [[*prompt, *written[i]] for i, prompt in enumerate(prompts)]
+    documents = Documents.of(texts, [len(p) for p in prompts])
+    part = path.with_suffix(".part.npz")
+    np.savez(part, ids=documents.ids, starts=documents.starts, prompts=documents.prompts)
+    part.replace(path)
+    return documents
+
+
+def _collect(steps: Iterator[Any], into: dict[int, list[int]]) -> Iterator[Any]:
+    for step in steps:
+        into.setdefault(step.sequence, []).extend(step.tokens)
+        yield step
+
+
+def _prompts(run: DrafterRun, tokenizer: Tokenizer, split: str, count: int) -> Iterator[list[int]]:
+    """Prompts of the corpus; of texts without any, random places in them."""
+    rng = np.random.default_rng(run.fit.seed)
+    pairs = list(corpus(run.corpus, split, count, seed=run.fit.seed + 1))
+    bare = [p.response for p in pairs if not p.prompt]
+    if not bare:
+        yield from (list(tokenizer.encode(p.prompt)) for p in pairs[:count])
+        return
+    texts = [ids for ids in tokenizer.encode_batch(bare) if len(ids) > run.prompt_tokens]
+    sizes = np.array([len(t) for t in texts], dtype=np.float64)
+    for i in rng.choice(len(texts), size=count, p=sizes / sizes.sum()):
+        at = int(rng.integers(0, len(texts[i]) - run.prompt_tokens + 1))
+        yield texts[i][at : at + run.prompt_tokens]
+
+
+def live_tau(
+    target: Transformer, drafter: Drafter, prompts: Sequence[Sequence[int]], new: int = 160
+) -> float:
+    """tau of the real loop, greedy, over all cycles of all prompts."""
+    requests = [
+        Request(prompt=tuple(p), max_new_tokens=new, stop_ids=frozenset({0})) for p in prompts
+    ]
+    records: list[StepRecord] = [
+        step.record
+        for step in decode(
+            target,
+            drafter,
+            MatchVerifier(),
+            FixedScheduler(drafter.draft_len),
+            requests,
+            slots=len(requests),
+        )
+    ]
+    return tau(records)
+
+
+def right_answers(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Problem]) -> float:
+    """The share of `asked` that the model answers right, greedily."""
+    requests = [
+        Request(
+            prompt=tokenizer.prompt(p.prompt),
+            max_new_tokens=320,
+            stop_ids=frozenset(tokenizer.eos),
+        )
+        for p in asked
+    ]
+    written: dict[int, list[int]] = {}
+    steps = decode(
+        model, NoDrafter(model.device), MatchVerifier(), FixedScheduler(0), requests, slots=32
+    )
+    for _ in _collect(steps, written):
+        pass
+    return sum(is_right(p, tokenizer.decode(written[i])) for i, p in enumerate(asked)) / len(asked)
+
+
+def save_run_config(run: TargetRun | DrafterRun, out: Path) -> None:
+    """The resolved configuration, for people and for `--set`."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.json").write_text(json.dumps(asdict(run), indent=1) + "\n")
