@@ -33,9 +33,7 @@ def greedy(model: Transformer, prompt: Tensor, steps: int) -> list[int]:
     return out
 
 
-def test_logits_are_those_of_transformers(
-    every_case: str, pair_of: Callable[[str], Any]
-) -> None:
+def test_logits_are_those_of_transformers(every_case: str, pair_of: Callable[[str], Any]) -> None:
     pair = pair_of(every_case)
     with torch.no_grad():
         want = pair.theirs(IDS[None]).logits[0]
@@ -59,8 +57,6 @@ def test_greedy_ids_are_those_of_transformers(case: str, pair_of: Callable[[str]
     assert greedy(pair.ours, prompt, 30) == want.tolist()
 
 
-
-
 @pytest.mark.parametrize("case", ["llama", "mistral", "qwen2-windows", "qwen3"])
 def test_taps(case: str, pair_of: Callable[[str], Any]) -> None:
     pair = pair_of(case)
@@ -70,9 +66,7 @@ def test_taps(case: str, pair_of: Callable[[str], Any]) -> None:
         want = torch.cat([states[tap + 1][0] for tap in taps], -1)
         out = pair.ours.forward(pair.ours.begin(1, 64, taps=taps), [IDS])
         torch.testing.assert_close(out.taps, want, atol=1e-4, rtol=0.0)
-        torch.testing.assert_close(
-            pair.ours.read(IDS[None], taps)[1][0], want, atol=1e-4, rtol=0.0
-        )
+        torch.testing.assert_close(pair.ours.read(IDS[None], taps)[1][0], want, atol=1e-4, rtol=0.0)
     last = pair.ours.forward(pair.ours.begin(1, 64, taps=(2,)), [IDS]).taps
     torch.testing.assert_close(pair.ours.model.norm(last), states[3][0], atol=1e-4, rtol=0.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -123,6 +124,58 @@ def demo(
     from floodstage.cli.demo import run_demo
 
     run_demo(target, prompts=prompts, threads=threads, as_json=json)
+
+
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on from it.")],
+    target: Target = "math-mini",
+    workload: Annotated[
+        str, typer.Option(help="mathematics, mathematics-phrasings, code, or a JSONL file.")
+    ] = "mathematics",
+    arms: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated; the first is the baseline. A drafter's name, with a draft "
+            "length if wanted (ngram:10), or a peer on the same weights: transformers, "
+            "transformers-lookup:10, transformers-assistant:5."
+        ),
+    ] = "none,ngram,auto",
+    assistant: Annotated[
+        str | None, typer.Option(help="The smaller model of transformers-assistant.")
+    ] = None,
+    prompts: Prompts = 64,
+    max_new_tokens: NewTokens = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Measure arms side by side over a workload: interleaved, paired, every answer kept.
+
+    The run folder gets env.json, records.jsonl and, from the records alone, summary.md, .csv and
+    .json. tau is the mean number of tokens per target pass, the bonus included.
+    """
+    from floodstage.bench.compare import BenchConfig
+    from floodstage.bench.compare import bench as run
+    from floodstage.cli.show import print_bench
+
+    config = BenchConfig(
+        target=target,
+        workload=workload,
+        arms=tuple(a.strip() for a in arms.split(",") if a.strip()),
+        assistant=assistant,
+        prompts=prompts,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+    )
+    print_bench(run(config, out), out, as_json=json)
 
 
 @app.command()

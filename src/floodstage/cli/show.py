@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
+from floodstage.bench.summary import HEAD, ArmSummary, cells
 from floodstage.engine.build import ASSETS, shipped
 from floodstage.engine.engine import Chunk, Engine, Generation
 
@@ -68,6 +71,25 @@ def as_dict(g: Generation) -> dict[str, Any]:
         "acceptance_by_position": g.acceptance_by_position,
         "records": [asdict(r) for r in g.records],
     }
+
+
+def print_bench(lines: list[ArmSummary], out: Path, *, as_json: bool) -> None:
+    """The table of a bench, and where it is kept."""
+    console = Console(stderr=as_json)
+    console.print(table(lines))
+    console.print(f"Records and summaries: {out}", highlight=False)
+    if as_json:
+        print(json.dumps([asdict(line) for line in lines]))
+
+
+def table(lines: list[ArmSummary]) -> Table:
+    """The summary for a terminal."""
+    out = Table(title="One sequence at a time, arms interleaved, each prompt twice")
+    for i, head in enumerate(HEAD):
+        out.add_column(head, justify="left" if i == 0 else "right")
+    for line in lines:
+        out.add_row(*cells(line))
+    return out
 
 
 def print_models() -> None:

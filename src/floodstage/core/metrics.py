@@ -56,19 +56,30 @@ class Interval:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def paired_ratio(
-    over: Sequence[float], under: Sequence[float], *, draws: int = 2000, seed: int = 0
-) -> Interval:
-    """sum(over) / sum(under) of paired figures, with an interval from resampling the pairs.
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one prompt gave and took under one arm."""
 
-    For a speedup: `over` are the baseline's seconds per prompt, `under` the arm's.
+    tokens: int
+    seconds: float
+
+
+def speedup(
+    arm: Sequence[Cost], baseline: Sequence[Cost], *, draws: int = 2000, seed: int = 0
+) -> Interval:
+    """Tokens per second of `arm` over those of `baseline`, both as total tokens / total seconds.
+
+    Entry i of both is the same prompt; the interval is from resampling prompts. Where both wrote
+    the same tokens this is the ratio of their seconds.
     """
-    if len(over) != len(under) or not over:
-        raise ValueError(f"Expected as many figures on both sides, got {len(over)}, {len(under)}.")
-    rng, n = random.Random(seed), len(over)
-    ratios: list[float] = []
-    for _ in range(draws):
-        chosen = rng.choices(range(n), k=n)
-        ratios.append(sum(over[i] for i in chosen) / sum(under[i] for i in chosen))
-    ratios.sort()
-    return Interval(sum(over) / sum(under), ratios[int(0.025 * draws)], ratios[int(0.975 * draws)])
+    if len(arm) != len(baseline) or not arm:
+        raise ValueError(f"Expected as many prompts, got {len(arm)} and {len(baseline)}.")
+
+    def ratio(chosen: Sequence[int]) -> float:
+        ours = sum(arm[i].tokens for i in chosen) / sum(arm[i].seconds for i in chosen)
+        theirs = sum(baseline[i].tokens for i in chosen) / sum(baseline[i].seconds for i in chosen)
+        return ours / theirs
+
+    rng, n = random.Random(seed), len(arm)
+    drawn = sorted(ratio(rng.choices(range(n), k=n)) for _ in range(draws))
+    return Interval(ratio(range(n)), drawn[int(0.025 * draws)], drawn[int(0.975 * draws)])

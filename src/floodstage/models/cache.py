@@ -226,7 +226,7 @@ class KVCache:
         """Keep the row at `base` and the tree nodes `path` after it; move them together."""
         wanted = [base + 1 + node for node in path]
         if wanted != list(range(base + 1, base + 1 + len(path))):
-            source = torch.tensor(wanted, device=self.keys[0].device)
+            source = upload(torch.tensor(wanted), self.keys[0].device)
             for store in (*self.keys, *self.values):
                 store[slot, :, base + 1 : base + 1 + len(path)] = store[slot].index_select(
                     1, source

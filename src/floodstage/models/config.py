@@ -68,7 +68,7 @@ class TransformerConfig:
             head_dim=int(raw.get("head_dim") or (128 if family == "qwen3" else hidden // heads)),
             norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
             rope=rope_of(raw),
-            context=int(raw.get("max_position_embeddings", 2048)),
+            context=_context(raw),
             tied=bool(raw.get("tie_word_embeddings", False)),
             qkv_bias=family == "qwen2" or (bias and family != "mistral"),
             out_bias=bias and family in ("llama", "qwen3"),
@@ -132,12 +132,15 @@ def rope_of(raw: Mapping[str, Any]) -> dict[str, Any]:
         rope["rope_theta"] = raw.get("rope_theta", 10000.0)
     if rope["rope_type"] in ("yarn", "llama3"):
         outer = raw.get("original_max_position_embeddings")
-        longest = raw.get("max_position_embeddings")
-        old = outer or rope.get("original_max_position_embeddings") or longest
+        old = outer or rope.get("original_max_position_embeddings") or _context(raw)
         rope["original_max_position_embeddings"] = old
-        if rope.get("factor") is None and longest and old:
-            rope["factor"] = longest / old
+        if rope["rope_type"] == "yarn" and rope.get("factor") is None:
+            rope["factor"] = _context(raw) / old
     return rope
+
+
+def _context(raw: Mapping[str, Any]) -> int:
+    return int(raw.get("max_position_embeddings", 2048))
 
 
 def windows_of(raw: Mapping[str, Any], layers: int) -> tuple[int | None, ...]:

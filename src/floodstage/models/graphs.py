@@ -141,7 +141,7 @@ class Pass:
             torch.cuda.current_stream().wait_stream(side)
             self.tables = (self.model.rotary.cos, self.model.rotary.sin)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 self.output = self.compute(cache)
             self.graph = graph
 

@@ -175,6 +175,8 @@ class Transformer(nn.Module):
     """A causal language model that satisfies `core.protocols.Target`."""
 
     trees = True
+    captures = True
+    """Whether passes are replayed as CUDA graphs where there is CUDA; may be set to False."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -226,7 +228,7 @@ class Transformer(nn.Module):
                 f"The layers {list(taps)} are tapped; the model has layers 0 to "
                 f"{self.config.layers - 1}."
             )
-        if self.device.type == "cuda" and self.graphs is None:
+        if self.captures and self.graphs is None and self.device.type == "cuda":
             self.graphs = Graphs(self)
         make = self.room if self.graphs is None else self.graphs.lend
         cache = make(slots, capacity)

@@ -1,0 +1,108 @@
+"""`floodstage bench`: names of arms become arms, a workload becomes requests, a run a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from floodstage.bench.arms import Arm, OurArm, TransformersArm, load_peer
+from floodstage.bench.measure import measure
+from floodstage.bench.summary import ArmSummary, write_summaries
+from floodstage.bench.workloads import Item, load_workload
+from floodstage.core.errors import ConfigError, unknown
+from floodstage.core.types import Request
+from floodstage.engine.build import EngineConfig, build, find_model, load_drafter
+from floodstage.engine.engine import Engine
+from floodstage.engine.options import Options
+from floodstage.models.transformer import Transformer
+from floodstage.scheduling.fixed import FixedScheduler
+
+PEERS = ("transformers", "transformers-lookup", "transformers-assistant")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchConfig:
+    """What to compare. An arm is a drafter's name, optionally with a draft length (`ngram:10`),
+    or a peer (`transformers`, `transformers-lookup:10`, `transformers-assistant:5`). The first
+    arm is the baseline."""
+
+    target: str = "math-mini"
+    workload: str = "mathematics"
+    arms: tuple[str, ...] = ("none", "ngram", "auto")
+    assistant: str | None = None  # the model of transformers-assistant
+    prompts: int = 64
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+
+
+def bench(config: BenchConfig, out: Path, *, progress: bool = True) -> list[ArmSummary]:
+    """Measure all arms into the run folder `out`; the lines of its table."""
+    arms, engine = make_arms(config)
+    workload = load_workload(config.workload, config.prompts, seed=config.seed)
+    options = Options(max_new_tokens=config.max_new_tokens, temperature=config.temperature)
+
+    def ask(item: Item, number: int) -> Request:
+        return engine.request(item.prompt, replace(options, seed=config.seed + number))
+
+    settings: dict[str, Any] = {
+        name: getattr(config, name) for name in BenchConfig.__dataclass_fields__ if name != "arms"
+    }
+    measure(arms, workload, ask, out, settings=settings, progress=progress)
+    return write_summaries(out, config.arms[0])
+
+
+def make_arms(config: BenchConfig) -> tuple[list[Arm], Engine]:
+    """The arms, and the engine of the target that they share."""
+    base = EngineConfig(
+        target=config.target,
+        drafter="none",
+        device=config.device,
+        dtype=config.dtype,
+        threads=config.threads,
+    )
+    engine = build(base)
+    if len(set(config.arms)) != len(config.arms) or not config.arms:
+        raise ConfigError(f"Give each arm once, and at least one, got {list(config.arms)!r}.")
+    return [_arm(name, config, base, engine) for name in config.arms], engine
+
+
+def _arm(text: str, config: BenchConfig, base: EngineConfig, engine: Engine) -> Arm:
+    name, _, number = text.partition(":")
+    if number and not number.isdigit():
+        raise ConfigError(f"The arm {text!r} has no number after its colon (a draft length).")
+    size = int(number) if number else None
+    if name in PEERS:
+        return _peer(text, name, size, config, engine)
+    if name.startswith("transformers"):
+        raise unknown("peer", name, PEERS)
+    drafter = load_drafter(
+        replace(base, drafter=name, draft_len=size), engine.target, engine.tokenizer
+    )
+    scheduler = FixedScheduler(drafter.draft_len if size is None else size)
+    return OurArm(text, replace(engine, drafter=drafter, scheduler=scheduler))
+
+
+def _peer(
+    text: str, name: str, size: int | None, config: BenchConfig, engine: Engine
+) -> TransformersArm:
+    dtype = engine.target.dtype if isinstance(engine.target, Transformer) else torch.float32
+    model = load_peer(find_model(config.target), dtype)
+    options: dict[str, Any] = {}
+    if name == "transformers-lookup":
+        options["prompt_lookup_num_tokens"] = size or 10
+    if name == "transformers-assistant":
+        if config.assistant is None:
+            raise ConfigError("The arm 'transformers-assistant' needs --assistant MODEL.")
+        helper = load_peer(find_model(config.assistant), dtype)
+        helper.generation_config.num_assistant_tokens = size or 5
+        helper.generation_config.num_assistant_tokens_schedule = "constant"
+        helper.generation_config.assistant_confidence_threshold = 0.0
+        options["assistant_model"] = helper
+    return TransformersArm(text, model, engine, options)
