@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from floodstage.core.errors import ContextError
 from floodstage.models import graphs
-from floodstage.models.graphs import Graphs, Shape, fixed_plan, width_for
+from floodstage.models.graphs import Graphs, Pass, Shape, fixed_plan, width_for
 from floodstage.models.load import load_transformer
 from floodstage.models.transformer import Transformer
 
@@ -21,14 +23,53 @@ TREE = (-1, -1, 0, 0, 2)
 
 
 @pytest.fixture(params=["llama", "mistral", "qwen2-windows", "qwen3"])
-def fixed(request: Any, pair_of: Callable[[str], Any], monkeypatch: Any) -> Iterator[Transformer]:
+def fixed(request: Any, pair_of: Callable[[str], Any], monkeypatch: Any) -> Transformer:
     """A model whose cycles run in fixed shapes, uncaptured; small buckets, so that padding is
     common."""
     model: Transformer = pair_of(request.param).ours
     monkeypatch.setattr(graphs, "ROWS", (3, 8, 16, 40))
     monkeypatch.setattr(graphs, "STEP", 16)
     monkeypatch.setattr(model, "graphs", Graphs(model, capture=False))
-    yield model
+    return model
+
+
+class Tape(TorchDispatchMode):
+    """What a CUDA graph is, on a CPU: kernels with the addresses they had, run again in order.
+    Whatever came from the host when it was recorded, a length or a slice, is there for good."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: list[tuple[Any, Any, Any, Any]] = []
+        self.replays = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.kernels.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        self.replays += 1
+        for func, args, kwargs, out in self.kernels:
+            again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@pytest.fixture
+def taped(fixed: Transformer, monkeypatch: pytest.MonkeyPatch) -> Transformer:
+    """The same, recorded by a `Tape` where CUDA would capture."""
+
+    def record(self: Pass, cache: Any, pool: Any) -> None:
+        tape: Any = Tape()
+        with tape:
+            self.output = self.compute(cache)
+        self.graph = tape
+
+    monkeypatch.setattr(Pass, "record", record)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(fixed, "graphs", Graphs(fixed))
+    return fixed
 
 
 def ids(length: int, seed: int) -> Tensor:
@@ -93,6 +134,62 @@ def test_bits_are_equal_when_nothing_is_padded(
             model.forward(state, [ids(14, slot)], first=slot)
         results.append(model.forward(state, [ids(6, 2), ids(6, 3)], parents=[TREE, None]).logits)
     assert torch.equal(*results)
+
+
+def test_a_state_keeps_the_laws_when_passes_are_replayed(
+    taped: Transformer, law: str, laws: Any
+) -> None:
+    for _ in range(3):  # as it is, recorded, replayed
+        getattr(laws, law)(taped)
+
+
+@pytest.mark.parametrize("parents", [None, (TREE, None, (-1, -1, -1, 0, 3))])
+def test_a_replay_is_the_pass_itself(
+    taped: Transformer, parents: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = [run_cycles(taped, parents)]
+    assert taped.graphs is not None
+    (known,) = taped.graphs.passes.values()
+    assert sum(p.graph.replays for p in known.values() if p.graph is not None) >= 3
+    monkeypatch.setattr(taped, "graphs", None)
+    results.append(run_cycles(taped, parents))
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, atol=5e-5, rtol=0.0)
+
+
+def test_a_buffer_that_is_replaced_is_caught(
+    taped: Transformer, laws: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted bug that shows only in a replay: a graph reads the old address."""
+
+    def load(self: Pass, ids: Tensor, plan: Tensor, sees: Tensor | None) -> None:
+        self.ids[: ids.shape[0]].copy_(ids)
+        self.plan = plan
+
+    monkeypatch.setattr(Pass, "load", load)
+    with pytest.raises(AssertionError):
+        laws.tokens_one_by_one(taped)
+
+
+def run_cycles(model: Transformer, parents: Any, *, sync: str = "default") -> list[Tensor]:
+    """Logits and taps of six cycles of three sequences; the later ones may not wait for CUDA."""
+    results = []
+    state = model.begin(3, 100, taps=(1,))
+    for slot in range(3):
+        model.forward(state, [ids(17 - 3 * slot, slot).to(model.device)], first=slot)
+    for cycle in range(6):
+        new = [ids(6, 10 * cycle + slot).to(model.device) for slot in range(3)]
+        bases = list(state.lengths)
+        if cycle > 1 and sync == "error":  # before, libraries are set up and passes captured
+            torch.cuda.set_sync_debug_mode(sync)
+        out = model.forward(state, new, parents=parents)
+        if sync == "error":
+            torch.cuda.set_sync_debug_mode("default")
+        assert out.taps is not None
+        results += [out.logits.cpu(), out.taps.cpu()]
+        for slot in range(3):
+            state.rollback(slot, bases[slot] + 1 + cycle % 3)
+    return results
 
 
 def test_few_shapes_occur(fixed: Transformer) -> None:
@@ -172,33 +269,14 @@ def test_on_a_cpu_nothing_is_captured(pair_of: Callable[[str], Any]) -> None:
 def test_a_captured_pass_is_that_of_the_cpu(
     case: str, parents: Any, pair_of: Callable[[str], Any]
 ) -> None:
-    """Several cycles, so that the third and later ones are replays; none waits for the device."""
     pair = pair_of(case)
-    cuda = torch.device("cuda", 0)
-    ours = {
-        "cpu": pair.ours,
-        "cuda": load_transformer(pair.folder, dtype=torch.float32, device=cuda),
-    }
-    logits: dict[str, list[Tensor]] = {"cpu": [], "cuda": []}
-    for name, model in ours.items():
-        state = model.begin(3, 100, taps=(1,))
-        for slot in range(3):
-            model.forward(state, [ids(17 - 3 * slot, slot).to(model.device)], first=slot)
-        for cycle in range(6):
-            new = [ids(6, 10 * cycle + slot).to(model.device) for slot in range(3)]
-            bases = list(state.lengths)
-            torch.cuda.synchronize()
-            if cycle > 1:  # the first pass sets libraries up, the second is captured
-                torch.cuda.set_sync_debug_mode("error")
-            try:
-                out = model.forward(state, new, parents=parents)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-            logits[name] += [out.logits.cpu(), out.taps.cpu()]
-            for slot in range(3):
-                state.rollback(slot, bases[slot] + 1 + cycle % 3)
-    assert ours["cuda"].graphs is not None
-    passes = [p for known in ours["cuda"].graphs.passes.values() for p in known.values()]
+    model = load_transformer(pair.folder, dtype=torch.float32, device=torch.device("cuda", 0))
+    try:
+        results = run_cycles(model, parents, sync="error")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert model.graphs is not None
+    passes = [p for known in model.graphs.passes.values() for p in known.values()]
     assert any(p.graph is not None for p in passes)
-    for got, want in zip(logits["cuda"], logits["cpu"], strict=True):
+    for got, want in zip(results, run_cycles(pair.ours, parents), strict=True):
         torch.testing.assert_close(got, want, atol=5e-3, rtol=0.0)

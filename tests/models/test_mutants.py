@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from floodstage.models import cache, graphs, transformer
+from floodstage.models import cache, graphs, layers
 from floodstage.models.cache import KVCache, Rows
 from floodstage.models.graphs import Graphs
 from floodstage.models.load import load_transformer
@@ -99,7 +99,7 @@ def batches_write_one_cell_late(patch: Patch) -> None:
     patch.setattr(KVCache, "write", late)
 
 
-MUTANTS = {
+MUTANTS: dict[Callable[[Patch], None], str] = {
     rollback_forgets_one_too_few: "rollback_leaves_no_trace",
     rollback_forgets_one_too_many: "rollback_leaves_no_trace",
     rows_see_the_future: "tokens_one_by_one",
@@ -166,14 +166,14 @@ def no_stretching(patch: Patch) -> None:
     original = rope.frequencies
     plain = {"rope_theta": 5000.0}
     patch.setattr(
-        transformer,
+        layers,
         "frequencies",
         lambda head_dim, settings: (original(head_dim, plain)[0], original(head_dim, settings)[1]),
     )
 
 
 def turned_backwards(patch: Patch) -> None:
-    patch.setattr(transformer, "rotate", lambda x, cos, sin: rope.rotate(x, cos, -sin))
+    patch.setattr(layers, "rotate", lambda x, cos, sin: rope.rotate(x, cos, -sin))
 
 
 def a_position_late(patch: Patch) -> None:
@@ -184,7 +184,7 @@ def a_position_late(patch: Patch) -> None:
         cos, sin = original(inverse, scale, length)
         return cos, sin.roll(1, 0)
 
-    patch.setattr(transformer, "table", table)
+    patch.setattr(layers, "table", table)
 
 
 @pytest.mark.parametrize(

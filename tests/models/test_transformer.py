@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from floodstage.core.errors import ContextError, PairingError
+from floodstage.core.errors import ContextError, ModelError, PairingError
 from floodstage.models import transformer
 from floodstage.models.config import TransformerConfig
 from floodstage.models.files import write_weights
@@ -104,6 +104,12 @@ def test_what_does_not_fit_changes_nothing(
     for tap in (-1, 3):
         with pytest.raises(PairingError, match="layers 0 to 2"):
             model.begin(1, 8, taps=(0, tap))
+
+
+def test_a_tree_needs_a_parent_for_every_node(pair_of: Callable[[str], Any]) -> None:
+    model: Transformer = pair_of("llama").ours
+    with pytest.raises(ModelError, match="2 drafted tokens need as many parents, got 1"):
+        model.forward(model.begin(1, 8), [IDS[:3]], parents=[(-1,)])
 
 
 def test_gradients_reach_every_parameter(pair_of: Callable[[str], Any]) -> None:

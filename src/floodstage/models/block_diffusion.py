@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from floodstage.core.errors import ConfigError, PairingError
 from floodstage.models.cache import KVCache, Rows, plan_rows
 from floodstage.models.config import TransformerConfig
-from floodstage.models.transformer import Attend, Layer, Norm, Rotary, Transformer, cached, fuse_all
+from floodstage.models.layers import Attend, Layer, Linear, Norm, Rotary, fuse_all
+from floodstage.models.transformer import Transformer, cached
 
 ARCHITECTURE = "DFlashDraftModel"
 _DFLASH_KEYS = {"mask_token_id", "target_layer_ids", "block_size"}
@@ -115,7 +116,7 @@ class BlockDiffusion(nn.Module):
         super().__init__()
         self.config = config
         body = config.body
-        self.fc = nn.Linear(len(config.taps) * body.hidden_size, body.hidden_size, bias=False)
+        self.fc = Linear(len(config.taps) * body.hidden_size, body.hidden_size, bias=False)
         self.hidden_norm = Norm(body.hidden_size, body.norm_eps)
         self.layers = nn.ModuleList(Layer(body) for _ in range(body.layers))
         self.norm = Norm(body.hidden_size, body.norm_eps)

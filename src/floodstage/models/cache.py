@@ -102,12 +102,15 @@ def ancestry(parents: Sequence[int], rows: int) -> tuple[Tensor, Tensor]:
     [rows, rows] bool. Raises ModelError if there are not as many parents as nodes."""
     if len(parents) != rows - 1:
         raise ModelError(f"{rows - 1} drafted tokens need as many parents, got {len(parents)}.")
-    depths = torch.zeros(rows, dtype=torch.long)
-    sees = torch.eye(rows, dtype=torch.bool)
+    depths = [0] * rows
+    sees = bytearray(rows * rows)  # filled here, not as a tensor: this runs in every cycle
+    sees[0] = 1
     for node, parent in enumerate(parents, start=1):
+        above = (parent + 1) * rows
         depths[node] = depths[parent + 1] + 1
-        sees[node] |= sees[parent + 1]
-    return depths, sees
+        sees[node * rows : (node + 1) * rows] = sees[above : above + rows]
+        sees[node * rows + node] = 1
+    return torch.tensor(depths), torch.frombuffer(sees, dtype=torch.bool).view(rows, rows)
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

@@ -16,7 +16,7 @@ from floodstage.models.block_diffusion import (
 )
 from floodstage.models.config import TransformerConfig, read_config
 from floodstage.models.files import fill, read_weights
-from floodstage.models.transformer import Rotary, Transformer
+from floodstage.models.transformer import Transformer
 
 
 def load_transformer(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Transformer:
@@ -56,6 +56,5 @@ def load_block_diffusion(folder: Path, target: Transformer) -> BlockDiffusion:
     with torch.device("meta"):
         net = BlockDiffusion(config)
     net.to(target.dtype).to_empty(device=target.device)
-    net.rotary = Rotary(config.body)
     fill(net, weights, f"The drafter {str(folder)!r}")
     return net.eval().fuse().bind(target)

@@ -7,9 +7,8 @@ Knows nothing of files, tokens' meaning or drafting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,145 +19,10 @@ from floodstage.core.types import Forward
 from floodstage.models.cache import KVCache, ParentLists, Rows, plan_rows, upload
 from floodstage.models.config import TransformerConfig
 from floodstage.models.graphs import Graphs
-from floodstage.ops.rope import frequencies, rotate, table
-
-Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""q [..., H, d], k and v [..., h, d] -> [..., H * d]"""
+from floodstage.models.layers import Attend, Layer, Linear, Norm, Rotary, fuse_all
 
 PREFILL_CHUNK = 512
 """Rows of a prompt that go through at once: bounds the mask and the activations."""
-
-
-class Norm(nn.Module):
-    """RMSNorm (Zhang & Sennrich 2019), in float32 inside."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
-
-
-class Fused:
-    """Linear layers over the same input, run as one.
-
-    `fuse` lays their weights in one block of memory and makes each layer's weight a view of its
-    part, so that the separate parameters stay what is saved, loaded and trained.
-    """
-
-    def __init__(self, *parts: nn.Linear) -> None:
-        self.parts = parts
-        self.weight: Tensor | None = None
-        self.bias: Tensor | None = None
-
-    def fuse(self) -> None:
-        with torch.no_grad():
-            sizes = [p.out_features for p in self.parts]
-            self.weight = torch.cat(tuple(p.weight for p in self.parts))
-            for part, view in zip(self.parts, self.weight.split_with_sizes(sizes), strict=True):
-                part.weight.data = view
-            if self.parts[0].bias is not None:
-                self.bias = torch.cat(tuple(p.bias for p in self.parts))
-                for part, view in zip(self.parts, self.bias.split_with_sizes(sizes), strict=True):
-                    part.bias.data = view
-
-    def __call__(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
-        if torch.is_grad_enabled() or weight is None:  # gradients must reach the parts
-            weight = torch.cat(tuple(p.weight for p in self.parts))
-            biases = tuple(p.bias for p in self.parts if p.bias is not None)
-            bias = torch.cat(biases) if biases else None
-        return F.linear(x, weight, bias)
-
-
-class Attention(nn.Module):
-    """Grouped-query self-attention; where keys come from and go to is the caller's business."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        hidden, d = config.hidden_size, config.head_dim
-        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, d
-        self.q_proj = nn.Linear(hidden, config.heads * d, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(hidden, config.kv_heads * d, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(hidden, config.kv_heads * d, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(config.heads * d, hidden, bias=config.out_bias)
-        self.q_norm = Norm(d, config.norm_eps) if config.qk_norm else None
-        self.k_norm = Norm(d, config.norm_eps) if config.qk_norm else None
-        self.qkv = Fused(self.q_proj, self.k_proj, self.v_proj)
-
-    def forward(self, h: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """h [..., H]; cos, sin [..., 1, d] -> [..., H]"""
-        heads, kv, d = self.heads, self.kv_heads, self.head_dim
-        qkv = self.qkv(h).view(*h.shape[:-1], heads + 2 * kv, d)
-        q, k, v = qkv.split_with_sizes([heads, kv, kv], -2)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        out: Tensor = self.o_proj(attend(rotate(q, cos, sin), rotate(k, cos, sin), v))
-        return out
-
-    def memory(self, h: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Only the keys and values of h: [..., h, d] each."""
-        shape = (*h.shape[:-1], self.kv_heads, self.head_dim)
-        k = self.k_proj(h).view(shape)
-        if self.k_norm is not None:
-            k = self.k_norm(k)
-        return rotate(k, cos, sin), self.v_proj(h).view(shape)
-
-
-class Mlp(nn.Module):
-    """SwiGLU (Shazeer 2020)."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        hidden, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate_proj = nn.Linear(hidden, inner, bias=bias)
-        self.up_proj = nn.Linear(hidden, inner, bias=bias)
-        self.down_proj = nn.Linear(inner, hidden, bias=bias)
-        self.gate_up = Fused(self.gate_proj, self.up_proj)
-
-    def forward(self, h: Tensor) -> Tensor:
-        gate, up = self.gate_up(h).chunk(2, -1)
-        out: Tensor = self.down_proj(F.silu(gate) * up)
-        return out
-
-
-class Layer(nn.Module):
-    """One pre-norm block."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.input_layernorm = Norm(config.hidden_size, config.norm_eps)
-        self.self_attn = Attention(config)
-        self.post_attention_layernorm = Norm(config.hidden_size, config.norm_eps)
-        self.mlp = Mlp(config)
-
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
-        return out
-
-
-class Rotary(nn.Module):
-    """cos and sin tables, grown on demand and kept in float32 until they are looked up."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.inverse, self.scale = frequencies(config.head_dim, config.rope)
-        self.cos = torch.empty(0, config.head_dim)
-        self.sin = self.cos
-
-    def reserve(self, length: int, like: Tensor) -> None:
-        """Have rows for `length` positions in the dtype and on the device of `like`."""
-        cos = self.cos
-        if cos.shape[0] < length or cos.dtype != like.dtype or cos.device != like.device:
-            cos, sin = table(self.inverse, self.scale, max(length, 256))
-            self.cos, self.sin = cos.to(like), sin.to(like)
-
-    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """positions [...] -> cos, sin [..., 1, d]"""
-        return self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)
 
 
 class Body(nn.Module):
@@ -182,7 +46,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.model = Body(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.rotary = Rotary(config)
         self.graphs: Graphs | None = None  # made on CUDA by `begin`
         self.tie()
@@ -375,10 +239,3 @@ def whole_texts(window: int | None) -> Attend:
         return out.transpose(1, 2).flatten(2)
 
     return attend
-
-
-def fuse_all(layers: nn.ModuleList) -> None:
-    for layer in layers:
-        assert isinstance(layer, Layer)
-        layer.self_attn.qkv.fuse()
-        layer.mlp.gate_up.fuse()
