@@ -9,25 +9,25 @@ from typing import Any
 import torch
 
 from floodstage.bench.arms import Arm, OurArm, TransformersArm, load_peer
+from floodstage.bench.batches import BatchSummary, measure_batches
 from floodstage.bench.measure import measure
 from floodstage.bench.summary import ArmSummary, write_summaries
 from floodstage.bench.workloads import Item, load_workload
 from floodstage.core.errors import ConfigError, unknown
 from floodstage.core.types import Request
-from floodstage.engine.build import EngineConfig, build, find_model, load_drafter
+from floodstage.engine.build import EngineConfig, build, find_model, load_drafter, make_scheduler
 from floodstage.engine.engine import Engine
 from floodstage.engine.options import Options
 from floodstage.models.transformer import Transformer
-from floodstage.scheduling.fixed import FixedScheduler
 
 PEERS = ("transformers", "transformers-lookup", "transformers-assistant")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchConfig:
-    """What to compare. An arm is a drafter's name, optionally with a draft length (`ngram:10`),
-    or a peer (`transformers`, `transformers-lookup:10`, `transformers-assistant:5`). The first
-    arm is the baseline."""
+    """What to compare. An arm is a drafter's name, optionally with a draft length (`ngram:10`)
+    and a scheduler (`auto:15+confidence`), or a peer (`transformers`, `transformers-lookup:10`,
+    `transformers-assistant:5`). The first arm is the baseline."""
 
     target: str = "math-mini"
     workload: str = "mathematics"
@@ -58,6 +58,21 @@ def bench(config: BenchConfig, out: Path, *, progress: bool = True) -> list[ArmS
     return write_summaries(out, config.arms[0])
 
 
+def bench_batches(config: BenchConfig, out: Path, *, slots: int) -> list[BatchSummary]:
+    """Throughput of every arm of ours with `slots` sequences at once, beside one at a time."""
+    arms, engine = make_arms(config)
+    ours = [arm for arm in arms if isinstance(arm, OurArm)]
+    if len(ours) != len(arms):
+        raise ConfigError("transformers' assisted modes take one sequence: leave the peers out.")
+    workload = load_workload(config.workload, config.prompts, seed=config.seed)
+    options = Options(max_new_tokens=config.max_new_tokens, temperature=config.temperature)
+    requests = [
+        engine.request(item.prompt, replace(options, seed=config.seed + i))
+        for i, item in enumerate(workload.items)
+    ]
+    return measure_batches(ours, requests, out, slots=slots)
+
+
 def make_arms(config: BenchConfig) -> tuple[list[Arm], Engine]:
     """The arms, and the engine of the target that they share."""
     base = EngineConfig(
@@ -74,7 +89,8 @@ def make_arms(config: BenchConfig) -> tuple[list[Arm], Engine]:
 
 
 def _arm(text: str, config: BenchConfig, base: EngineConfig, engine: Engine) -> Arm:
-    name, _, number = text.partition(":")
+    arm, _, policy = text.partition("+")
+    name, _, number = arm.partition(":")
     if number and not number.isdigit():
         raise ConfigError(f"The arm {text!r} has no number after its colon (a draft length).")
     size = int(number) if number else None
@@ -85,7 +101,8 @@ def _arm(text: str, config: BenchConfig, base: EngineConfig, engine: Engine) -> 
     drafter = load_drafter(
         replace(base, drafter=name, draft_len=size), engine.target, engine.tokenizer
     )
-    scheduler = FixedScheduler(drafter.draft_len if size is None else size)
+    length = drafter.draft_len if size is None else size
+    scheduler = make_scheduler(policy or "fixed", length)
     return OurArm(text, replace(engine, drafter=drafter, scheduler=scheduler))
 
 

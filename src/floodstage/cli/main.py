@@ -137,14 +137,17 @@ def bench(
         str,
         typer.Option(
             help="Comma-separated; the first is the baseline. A drafter's name, with a draft "
-            "length if wanted (ngram:10), or a peer on the same weights: transformers, "
-            "transformers-lookup:10, transformers-assistant:5."
+            "length or a scheduler if wanted (ngram:10, auto+confidence), or a peer on the same "
+            "weights: transformers, transformers-lookup:10, transformers-assistant:5."
         ),
     ] = "none,ngram,auto",
     assistant: Annotated[
         str | None, typer.Option(help="The smaller model of transformers-assistant.")
     ] = None,
     prompts: Prompts = 64,
+    slots: Annotated[
+        int, typer.Option(min=1, help="With 2 or more: throughput of so many at once.")
+    ] = 1,
     max_new_tokens: NewTokens = None,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -158,11 +161,10 @@ def bench(
     The run folder gets env.json, records.jsonl and, from the records alone, summary.md, .csv and
     .json. tau is the mean number of tokens per target pass, the bonus included.
     """
-    from floodstage.bench.compare import BenchConfig
-    from floodstage.bench.compare import bench as run
-    from floodstage.cli.show import print_bench
+    from floodstage.bench import compare
+    from floodstage.cli.show import print_batches, print_bench
 
-    config = BenchConfig(
+    config = compare.BenchConfig(
         target=target,
         workload=workload,
         arms=tuple(a.strip() for a in arms.split(",") if a.strip()),
@@ -175,7 +177,10 @@ def bench(
         dtype=dtype,
         threads=threads,
     )
-    print_bench(run(config, out), out, as_json=json)
+    if slots > 1:
+        print_batches(compare.bench_batches(config, out, slots=slots), out, as_json=json)
+    else:
+        print_bench(compare.bench(config, out), out, as_json=json)
 
 
 @app.command()

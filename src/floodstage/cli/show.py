@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from floodstage.bench.batches import BatchSummary, markdown
 from floodstage.bench.summary import HEAD, ArmSummary, cells
 from floodstage.engine.build import ASSETS, shipped
 from floodstage.engine.engine import Chunk, Engine, Generation
@@ -71,6 +72,15 @@ def as_dict(g: Generation) -> dict[str, Any]:
         "acceptance_by_position": g.acceptance_by_position,
         "records": [asdict(r) for r in g.records],
     }
+
+
+def print_batches(lines: list[BatchSummary], out: Path, *, as_json: bool) -> None:
+    """What batches give, and where it is kept."""
+    console = Console(stderr=as_json)
+    console.print(markdown(lines), highlight=False)
+    console.print(f"Records and summaries: {out}", highlight=False)
+    if as_json:
+        print(json.dumps([asdict(line) for line in lines]))
 
 
 def print_bench(lines: list[ArmSummary], out: Path, *, as_json: bool) -> None:

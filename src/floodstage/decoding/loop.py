@@ -34,6 +34,7 @@ from floodstage.core.types import (
     TokenIds,
     Verdict,
 )
+from floodstage.models.cache import upload
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class Decoder:
         start = self.clock()
         slot = len(self.live)
         judge = self.verifier.begin(request, self.target.vocab_size, self.target.device)
-        prompt = torch.tensor(request.prompt, device=self.target.device)
+        prompt = upload(torch.tensor(request.prompt), self.target.device)
         out = self.target.forward(self.state, [prompt], first=slot, last_only=True)
         pending = int(judge.first(out.logits[-1]))
         self.session.join(request, out.taps)
@@ -146,7 +147,7 @@ class Decoder:
         return drafts, drafted, seen
 
     def _verify(self, drafts: Sequence[Draft]) -> Forward:
-        heads = torch.tensor([[live.pending] for live in self.live], device=self.target.device)
+        heads = upload(torch.tensor([[x.pending] for x in self.live]), self.target.device)
         return self.target.forward(
             self.state,
             [torch.cat([h, d.tokens]) for h, d in zip(heads, drafts, strict=True)],

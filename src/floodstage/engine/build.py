@@ -78,8 +78,6 @@ def build(config: EngineConfig) -> Engine:
     """The engine that `config` describes."""
     if config.verifier not in VERIFIERS:
         raise unknown("verifier", config.verifier, VERIFIERS)
-    if config.scheduler not in SCHEDULERS:
-        raise unknown("scheduler", config.scheduler, SCHEDULERS)
     device = prepare(config.device, config.threads)
     folder = find_model(config.target)
     target = load_target(folder, dtype_of(config.dtype, device), device)
@@ -97,9 +95,16 @@ def build(config: EngineConfig) -> Engine:
         tokenizer,
         drafter,
         VERIFIERS[config.verifier](),
-        SCHEDULERS[config.scheduler](length),
+        make_scheduler(config.scheduler, length),
         clock_of(device),
     )
+
+
+def make_scheduler(name: str, draft_len: int) -> Scheduler:
+    """The scheduler called `name`, with a draft length and its own defaults."""
+    if name not in SCHEDULERS:
+        raise unknown("scheduler", name, SCHEDULERS)
+    return SCHEDULERS[name](draft_len)
 
 
 def shipped() -> list[str]:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from floodstage.core.errors import ConfigError, PairingError
-from floodstage.models.cache import KVCache, Rows, plan_rows
+from floodstage.models.cache import KVCache, Rows, plan_rows, upload
 from floodstage.models.config import TransformerConfig
 from floodstage.models.layers import Attend, Layer, Linear, Norm, Rotary, fuse_all
 from floodstage.models.transformer import Transformer, cached
@@ -154,7 +154,7 @@ class BlockDiffusion(nn.Module):
         config, n = self.config.body, len(anchors)
         device = self.target.device
         block = torch.full((n, slots), self.config.mask_id, device=device)
-        block[:, 0] = torch.tensor(list(anchors), device=device)
+        block[:, 0] = upload(torch.tensor(list(anchors)), device)
         bases = cache.extend(0, [slots] * n)
         rows = plan_rows(bases, [slots] * n, causal=False, device=device)
         x = self.target.model.embed_tokens(block.flatten())
