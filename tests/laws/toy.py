@@ -48,7 +48,7 @@ class ToyState:
         depths: list[int] = []
         hashes: list[int] = []
         for i, token in enumerate(tokens):
-            above = (i if parents is None else parents[i - 1] + 1) - (parents is None) if i else -1
+            above = i - 1 if parents is None or i == 0 else parents[i - 1] + 1
             depths.append(depths[above] + 1 if i else 0)
             value = cell(token, base + depths[i])
             hashes.append((hashes[above] if i else held) + value)

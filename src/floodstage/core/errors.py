@@ -55,4 +55,4 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> ConfigError:
     names = sorted(known)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"Unknown {kind} {given!r}.{hint} Known: {', '.join(names)}.")
+    return ConfigError(f"Unknown {kind} {given!r}.{hint} Known: {', '.join(names) or 'none'}.")

@@ -6,7 +6,7 @@ A model name is a shipped name, a local folder or a Hugging Face hub id, in that
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -144,7 +144,7 @@ def _download(name: str) -> Path:
 def load_target(folder: Path, dtype: torch.dtype, device: torch.device) -> Target:
     """Our runtime for the families it knows, transformers' for any other causal model."""
     raw = read_config(folder)
-    if ARCHITECTURE in (raw.get("architectures") or ()):
+    if _is_block_diffusion(raw):
         raise PairingError(
             f"{str(folder.name)!r} is a drafter, not a target: give it as --drafter."
         )
@@ -157,6 +157,11 @@ def load_target(folder: Path, dtype: torch.dtype, device: torch.device) -> Targe
         raw.get("model_type"),
     )
     return load_adapted(folder, dtype=dtype, device=device)
+
+
+def _is_block_diffusion(raw: Mapping[str, Any]) -> bool:
+    named = raw.get("architectures")
+    return isinstance(named, list) and ARCHITECTURE in named
 
 
 def load_drafter(config: EngineConfig, target: Target, tokenizer: Tokenizer) -> Drafter:
@@ -175,7 +180,7 @@ def load_drafter(config: EngineConfig, target: Target, tokenizer: Tokenizer) -> 
             raise
         raise unknown("drafter", name, ["auto", "none", "ngram", *shipped()]) from None
     dtype = DTYPES["fp32"] if not isinstance(target, Transformer) else target.dtype
-    if ARCHITECTURE in (read_config(folder).get("architectures") or ()):
+    if _is_block_diffusion(read_config(folder)):
         if not isinstance(target, Transformer):
             raise PairingError(
                 f"The block-diffusion drafter {name!r} needs a target in floodstage's own runtime "

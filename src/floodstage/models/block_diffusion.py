@@ -58,7 +58,10 @@ class BlockDiffusionConfig:
     def from_dict(cls, raw: Mapping[str, Any]) -> BlockDiffusionConfig:
         """Read a published `config.json`. Raises PairingError for keys that would change the
         computation in a way this runtime does not know, ConfigError for values out of range."""
-        inner = dict(raw.get("dflash_config") or {})
+        given = raw.get("dflash_config") or {}
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"dflash_config must be a JSON object, got {given!r}.")
+        inner = dict(given)
         strange = sorted((set(raw) - _QWEN3_KEYS) | (set(inner) - _DFLASH_KEYS))
         if strange:
             raise PairingError(

@@ -64,9 +64,9 @@ class TransformerConfig:
             intermediate_size=_whole(raw, "intermediate_size"),
             layers=layers,
             heads=heads,
-            kv_heads=int(raw.get("num_key_value_heads") or heads),
-            head_dim=int(raw.get("head_dim") or (128 if family == "qwen3" else hidden // heads)),
-            norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+            kv_heads=_whole(raw, "num_key_value_heads", heads),
+            head_dim=_whole(raw, "head_dim", 128 if family == "qwen3" else hidden // heads),
+            norm_eps=_norm_eps(raw),
             rope=rope_of(raw),
             context=_context(raw),
             tied=bool(raw.get("tie_word_embeddings", False)),
@@ -108,20 +108,31 @@ class TransformerConfig:
         return out
 
 
-def _whole(raw: Mapping[str, Any], name: str) -> int:
-    try:
-        return int(raw[name])
-    except (KeyError, TypeError, ValueError):
-        raise ConfigError(
-            f"config.json needs a whole number {name!r}, got {raw.get(name)!r}."
-        ) from None
+def _whole(raw: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A count; `default` stands in for one that is absent or null."""
+    value = raw.get(name)
+    if value is None and default is not None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"config.json needs a whole number {name!r} >= 1, got {value!r}.")
+    return value
+
+
+def _norm_eps(raw: Mapping[str, Any]) -> float:
+    value = raw.get("rms_norm_eps", 1e-6)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise ConfigError(f"config.json needs a number 'rms_norm_eps' >= 0, got {value!r}.")
+    return float(value)
 
 
 def rope_of(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The rotary settings, from `rope_parameters` (transformers 5) or `rope_theta` and
     `rope_scaling` (before). Raises ConfigError for those that differ between layers or turn only
     a part of each head."""
-    rope = dict(raw.get("rope_scaling") or raw.get("rope_parameters") or {})
+    given = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"The rope settings must be a JSON object, got {given!r}.")
+    rope = dict(given)
     if any(isinstance(value, Mapping) for value in rope.values()):
         raise ConfigError(f"Rope settings per layer type ({', '.join(rope)}) are not supported.")
     part = rope.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
@@ -140,7 +151,7 @@ def rope_of(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _context(raw: Mapping[str, Any]) -> int:
-    return int(raw.get("max_position_embeddings", 2048))
+    return _whole(raw, "max_position_embeddings", 2048)
 
 
 def windows_of(raw: Mapping[str, Any], layers: int) -> tuple[int | None, ...]:

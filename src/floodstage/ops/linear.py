@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,5 +30,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.dtype == torch.float32 and not torch.is_grad_enabled():
         # Fewer and shorter kernels than F.rms_norm takes on a CPU.
         size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return x * torch.rsqrt(size * size * (1.0 / x.shape[-1]) + eps) * weight
+        mean = torch.addcmul(_constant(eps, x.device), size, size, value=1.0 / x.shape[-1])
+        return x.mul(mean.rsqrt_()).mul_(weight)
     return F.rms_norm(x, x.shape[-1:], None, eps) * weight
+
+
+@lru_cache
+def _constant(value: float, device: torch.device) -> Tensor:
+    """A tensor that is made once: a Python number would be made into one at every use."""
+    return torch.tensor(value, device=device)

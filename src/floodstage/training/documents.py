@@ -24,8 +24,9 @@ from floodstage.text.source_code import source_files
 from floodstage.text.tokenizer import Tokenizer
 
 BUILT_IN = ("mathematics", "source")
-TEMPLATE = "{{ messages[-1]['content'] }}\n"
-"""The chat template of models trained on prompt/response pairs: the prompt, a line break."""
+TEMPLATE = "{{ messages[-1]['content'] + '\\n' }}"
+"""The chat template of models trained on prompt/response pairs: the prompt, a line break. (Jinja
+drops a line break that ends a template, so it must be inside the expression.)"""
 
 
 @dataclass(frozen=True, slots=True)

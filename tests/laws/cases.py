@@ -1,0 +1,113 @@
+"""What the laws are asked of: targets, drafters, schedulers, requests, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from floodstage.core.protocols import Drafter, Scheduler, Target
+from floodstage.core.types import Request, Sampling, TokenIds
+from floodstage.decoding.verifiers import MatchVerifier, RejectVerifier
+from floodstage.drafting.draft_model import ModelDrafter
+from floodstage.drafting.ngram import NgramDrafter
+from floodstage.drafting.none import NoDrafter
+from floodstage.scheduling.confidence import ConfidenceScheduler
+from floodstage.scheduling.fixed import FixedScheduler
+
+from .scripted import Scripted, Turns, alternating, always, forest, right, wrong
+from .tiny import MASK, tiny_drafter, tiny_target
+from .toy import ToyBlock, ToyTarget
+
+TOY = ToyTarget()
+SMALL = ToyTarget(4, seed=3)
+"""Few enough tokens to enumerate all texts."""
+
+STOP = 3
+PROMPTS: tuple[TokenIds, ...] = ((1,), (1, 2, 3, 1, 2), (5, 5, 5), (0, 7), (2, 6, 2, 6, 2), (4, 3))
+SIZES = (41, 17, 1, 30, 2, 23)
+"""New tokens per prompt: in a batch they leave at different times."""
+
+WARM = Sampling(temperature=0.7)
+SAMPLINGS = {
+    "warm": WARM,
+    "top-k": Sampling(temperature=0.7, top_k=3),
+    "top-p": Sampling(temperature=0.7, top_p=0.8),
+    "min-p": Sampling(temperature=0.7, min_p=0.2),
+    "penalty": Sampling(temperature=0.7, repetition_penalty=1.4),
+    "all": Sampling(temperature=0.7, top_k=5, top_p=0.9, min_p=0.05, repetition_penalty=1.3),
+}
+
+
+def requests(
+    sampling: Sampling | None = None,
+    *,
+    sizes: Sequence[int] = SIZES,
+    stop_ids: frozenset[int] = frozenset(),
+) -> tuple[Request, ...]:
+    return tuple(
+        Request(
+            prompt=prompt,
+            max_new_tokens=size,
+            sampling=sampling or Sampling(),
+            stop_ids=stop_ids,
+            seed=seed,
+        )
+        for seed, (prompt, size) in enumerate(zip(PROMPTS, sizes, strict=False))
+    )
+
+
+VERIFIERS = {"match": MatchVerifier(), "reject": RejectVerifier()}
+
+SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
+    "0": lambda: FixedScheduler(0),
+    "1": lambda: FixedScheduler(1),
+    "7": lambda: FixedScheduler(7),
+    "confidence": lambda: ConfidenceScheduler(7, threshold=0.3),
+    "turns": lambda: Turns(0, 3, 0, 0, 7, 1, 0),
+}
+
+Texts = tuple[TokenIds, ...]
+Make = Callable[[Texts], Drafter]
+
+REAL: dict[str, Make] = {
+    "none": lambda texts: NoDrafter(),
+    "ngram": lambda texts: NgramDrafter(),
+    "draft-model": lambda texts: ModelDrafter(ToyTarget(blur=1.0), draft_len=7),
+    "sampled": lambda texts: ModelDrafter(ToyTarget(blur=1.0), draft_len=7, sampled=True),
+    "toy-block": lambda texts: ToyBlock(ToyTarget(blur=0.7)),
+    "toy-tree": lambda texts: ToyBlock(ToyTarget(blur=0.7), branches=True),
+}
+SCRIPTED: dict[str, Make] = {
+    "right": lambda texts: Scripted(right, texts),
+    "wrong": lambda texts: Scripted(wrong, texts),
+    "alternating": lambda texts: Scripted(alternating, texts),
+    "forest": lambda texts: Scripted(forest, texts),
+    "stop": lambda texts: Scripted(always(STOP), texts),
+}
+DRAFTERS = REAL | SCRIPTED
+TREES = {"toy-tree", "forest"}
+
+SELF: dict[str, Drafter] = {
+    "draft-model": ModelDrafter(TOY, draft_len=7),
+    "sampled": ModelDrafter(TOY, draft_len=7, sampled=True),
+    "toy-block": ToyBlock(TOY),
+    "toy-tree": ToyBlock(TOY, branches=True),
+}
+
+TINY: dict[str, Make] = {
+    "ngram": lambda texts: NgramDrafter(),
+    "draft-model": lambda texts: ModelDrafter(tiny_target(2), draft_len=7),
+    "self": lambda texts: ModelDrafter(tiny_target(), draft_len=7),
+    "block-diffusion": lambda texts: tiny_drafter(),
+    "forest": lambda texts: Scripted(forest, texts),
+    "alternating": lambda texts: Scripted(alternating, texts),
+    "mask": lambda texts: Scripted(always(MASK), texts),
+}
+
+
+def lossless_pairs(drafters: Sequence[str]) -> list[tuple[str, str]]:
+    """Every drafter with every verifier that takes its drafts."""
+    return [(d, v) for d in drafters for v in VERIFIERS if not (d in TREES and v == "reject")]
+
+
+def target_of(drafter: str) -> Target:
+    return TOY if drafter in DRAFTERS else tiny_target()
