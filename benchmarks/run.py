@@ -58,8 +58,10 @@ BENCHES = [
         "math-phrasings",
         BenchConfig(**MATH, workload="mathematics-phrasings", arms=("none", "auto"), prompts=64),
     ),
-    Run("code-sampled", BenchConfig(**CODE, arms=("none", "ngram", "auto"), prompts=32,
-                                    temperature=0.7)),  # fmt: skip
+    Run(
+        "code-sampled",
+        BenchConfig(**CODE, arms=("none", "ngram", "auto"), prompts=32, temperature=0.7),
+    ),
     Run("code-greedy", BenchConfig(**CODE, arms=("none", "ngram", "auto"), prompts=32)),
     Run("math-batch", BenchConfig(**MATH, arms=("none", "auto"), prompts=64), slots=8),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from floodstage.core.protocols import Drafter, Scheduler, Target
 from floodstage.core.types import Request, Sampling, TokenIds
@@ -13,6 +14,7 @@ from floodstage.drafting.none import NoDrafter
 from floodstage.scheduling.confidence import ConfidenceScheduler
 from floodstage.scheduling.fixed import FixedScheduler
 
+from .laws import Case, own_text, plain, written
 from .scripted import Scripted, Turns, alternating, always, forest, right, wrong
 from .tiny import MASK, tiny_drafter, tiny_target
 from .toy import ToyBlock, ToyTarget
@@ -23,7 +25,7 @@ SMALL = ToyTarget(4, seed=3)
 
 STOP = 3
 PROMPTS: tuple[TokenIds, ...] = ((1,), (1, 2, 3, 1, 2), (5, 5, 5), (0, 7), (2, 6, 2, 6, 2), (4, 3))
-SIZES = (41, 17, 1, 30, 2, 23)
+SIZES = (25, 11, 1, 18, 2, 9)
 """New tokens per prompt: in a batch they leave at different times."""
 
 WARM = Sampling(temperature=0.7)
@@ -104,10 +106,43 @@ TINY: dict[str, Make] = {
 }
 
 
+def greedy_texts(target: Target, asked: tuple[Request, ...]) -> Texts:
+    return tuple(r.prompt + own_text(target, r) for r in asked)
+
+
+@cache
+def sampled_texts(target: Target, asked: tuple[Request, ...]) -> Texts:
+    case = plain(Case(target=target, drafter=NoDrafter(), requests=asked))
+    return tuple(r.prompt + out for r, out in zip(asked, written(case), strict=True))
+
+
 def lossless_pairs(drafters: Sequence[str]) -> list[tuple[str, str]]:
     """Every drafter with every verifier that takes its drafts."""
     return [(d, v) for d in drafters for v in VERIFIERS if not (d in TREES and v == "reject")]
 
 
-def target_of(drafter: str) -> Target:
-    return TOY if drafter in DRAFTERS else tiny_target()
+def law_request(**sampling: float) -> Request:
+    """Three tokens of four: 64 outputs, fewer where a stop id comes first."""
+    rule = Sampling(**({"temperature": 0.8} | sampling))
+    return Request(prompt=(1, 2), max_new_tokens=3, sampling=rule)
+
+
+def law_case(
+    drafter: str, scheduler: str = "7", verifier: str = "reject", **sampling: float
+) -> Case:
+    blurred = ToyTarget(4, seed=3, blur=1.5)
+    drafters: dict[str, Drafter] = {
+        "none": NoDrafter(),
+        "ngram": NgramDrafter(),
+        "draft-model": ModelDrafter(blurred, draft_len=3),
+        "sampled": ModelDrafter(blurred, draft_len=3, sampled=True),
+        "toy-block": ToyBlock(blurred),
+        "toy-tree": ToyBlock(blurred, branches=True),
+    }
+    return Case(
+        target=SMALL,
+        drafter=drafters[drafter],
+        requests=(law_request(**sampling),),
+        verifier=VERIFIERS[verifier],
+        scheduler=SCHEDULERS[scheduler],
+    )

@@ -27,6 +27,8 @@ from .scripted import Recorder
 ALARM = 1e-6
 """The chance with which a statistical law calls correct code wrong, over fresh seeds."""
 
+MATCH = MatchVerifier()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -35,7 +37,7 @@ class Case:
     target: Target
     drafter: Drafter
     requests: tuple[Request, ...]
-    verifier: Verifier = MatchVerifier()
+    verifier: Verifier = MATCH
     scheduler: Callable[[], Scheduler] = lambda: FixedScheduler(7)
     slots: int = 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 
 import pytest
 
@@ -25,23 +24,14 @@ from .cases import (
     TOY,
     VERIFIERS,
     WARM,
+    greedy_texts,
     lossless_pairs,
     requests,
+    sampled_texts,
 )
 from .laws import Case
 from .scripted import Scripted, right
-from .tiny import MASK, tiny_drafter, tiny_target
-
-
-def greedy_texts(target: object, asked: tuple[Request, ...]) -> tuple[TokenIds, ...]:
-    return tuple(r.prompt + laws.own_text(target, r) for r in asked)
-
-
-def sampled_texts(target: object, asked: tuple[Request, ...]) -> tuple[TokenIds, ...]:
-    case = Case(target=target, drafter=NoDrafter(), requests=asked)
-    return tuple(
-        r.prompt + out for r, out in zip(asked, laws.written(laws.plain(case)), strict=True)
-    )
+from .tiny import MASK, tiny_target
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -84,7 +74,7 @@ def test_greedy_output_of_a_transformer_is_its_own(
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize(("scheduler", "slots"), [("7", 1), ("7", 3), ("turns", 3)])
+@pytest.mark.parametrize(("scheduler", "slots"), [("7", 1), ("turns", 3)])
 @pytest.mark.parametrize("drafter", DRAFTERS)
 def test_sampled_output_is_that_of_plain_decoding(
     drafter: str, scheduler: str, slots: int, sampling: str
@@ -157,7 +147,8 @@ def test_nothing_follows_a_stop_id(
 def test_a_stop_id_inside_an_accepted_block_ends_the_text_there() -> None:
     (free,) = requests(sizes=(30,))
     out = laws.own_text(TOY, free)
-    stop = next(t for i, t in enumerate(out) if i % 8 == 4 and t not in out[:i])
+    # The first token comes with the prompt, then blocks of eight: not the last of a block.
+    stop = next(t for i, t in enumerate(out) if i % 8 != 0 and t not in out[:i])
     request = replace(free, stop_ids=frozenset({stop}))
     case = Case(target=TOY, drafter=Scripted(right, (free.prompt + out,)), requests=(request,))
     (steps,) = laws.run(case)
@@ -165,7 +156,7 @@ def test_a_stop_id_inside_an_accepted_block_ends_the_text_there() -> None:
     assert len(steps[-1].tokens) < steps[-1].record.gained, "the case is too easy"
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 9])
+@pytest.mark.parametrize("limit", [1, 2, 8, 9])
 @pytest.mark.parametrize(("drafter", "verifier"), lossless_pairs(list(DRAFTERS)))
 def test_exactly_as_many_tokens_as_asked_for(drafter: str, verifier: str, limit: int) -> None:
     asked = requests(WARM, sizes=(limit, limit, limit + 1))
@@ -275,10 +266,10 @@ def test_requests_are_taken_only_as_slots_get_free() -> None:
         slots=2,
         capacity=32,
     )
-    live: set[int] = set()
+    ended = 0
     for step in steps:
-        live = live - {step.sequence} if step.finish else live | {step.sequence}
-        assert len(taken) <= step.sequence + 1 or len(live) < 2 or len(taken) <= max(live) + 1
+        assert len(taken) <= ended + 2
+        ended += step.finish is not None
     assert taken == list(asked)
 
 
@@ -306,4 +297,3 @@ def test_the_cases_hold_both_kept_and_rejected_drafts(drafter: str, verifier: st
     assert any(0 < r.accepted < r.verified for r in records)
     assert any(0 == r.accepted < r.verified for r in records)
     assert any(r.accepted == r.verified == 7 for r in records) or drafter == "alternating"
-    _ = tiny_drafter, product

@@ -106,22 +106,30 @@ HEAD = (
     "right",
     "repeated 4-grams",
 )
+ACCEPTED = 5
+"""The column of HEAD with the acceptance by position."""
 
 
 def cells(line: ArmSummary) -> tuple[str, ...]:
     """The line as text, column by column of HEAD."""
-    at = [f"{line.acceptance[k - 1]:.2f}" for k in POSITIONS if k <= len(line.acceptance)]
     return (
         line.arm if line.lossless else f"{line.arm} (NOT lossless)",
         f"{line.tokens_per_s:,.0f}",
         "" if line.ttft_ms is None else f"{line.ttft_ms:.1f}",
         "" if line.tpot_ms is None else f"{line.tpot_ms:.2f}",
         "" if line.tau is None else f"{line.tau:.2f}",
-        " / ".join(at),
+        survival(line),
         str(line.speedup),
         f"{line.identical}/{line.prompts}",
         "" if line.right is None else f"{100 * line.right:.1f} %",
         f"{100 * line.repeated_4grams:.0f} %",
+    )
+
+
+def survival(line: ArmSummary) -> str:
+    """Acceptance at POSITIONS, as far as the drafts go."""
+    return " / ".join(
+        f"{line.acceptance[k - 1]:.2f}" for k in POSITIONS if k <= len(line.acceptance)
     )
 
 

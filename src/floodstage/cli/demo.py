@@ -14,7 +14,7 @@ from floodstage.bench.compare import BenchConfig, make_arms
 from floodstage.bench.measure import measure
 from floodstage.bench.summary import ArmSummary, write_summaries
 from floodstage.bench.workloads import Item, Workload, load_workload
-from floodstage.cli.show import DRAFTED, paint, table
+from floodstage.cli.show import DRAFTED, legend, paint, screen, table
 from floodstage.core.types import Request
 from floodstage.engine.engine import Engine
 from floodstage.engine.options import Options
@@ -23,9 +23,16 @@ SHOWN = 2
 """Problems that are streamed before the measurement."""
 
 
-def run_demo(target: str, *, prompts: int, threads: int, as_json: bool) -> None:
+def run_demo(
+    target: str,
+    *,
+    prompts: int,
+    threads: int,
+    as_json: bool,
+    console: Console | None = None,
+) -> None:
     """Stream some held-out problems, then measure all of them, interleaved, and compare."""
-    console = Console(highlight=False, soft_wrap=True, stderr=as_json)
+    console = console or screen(as_json)
     config = BenchConfig(target=target, arms=("none", "ngram", "auto"), threads=threads)
     arms, engine = make_arms(config)
     best = arms[-1]
@@ -46,6 +53,7 @@ def run_demo(target: str, *, prompts: int, threads: int, as_json: bool) -> None:
         measure(arms, workload, ask, Path(folder), settings={}, progress=console.is_terminal)
         lines = write_summaries(Path(folder))
     console.print(table(lines))
+    console.print(legend(lines))
     console.print(verdict(lines))
     if as_json:
         print(json.dumps([asdict(line) for line in lines]))

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from floodstage.bench.batches import BatchSummary, markdown
-from floodstage.bench.summary import HEAD, ArmSummary, cells
+from floodstage.bench.summary import ACCEPTED, HEAD, POSITIONS, ArmSummary, cells, survival
 from floodstage.engine.build import ASSETS, shipped
 from floodstage.engine.engine import Chunk, Engine, Generation
 
@@ -76,29 +76,49 @@ def as_dict(g: Generation) -> dict[str, Any]:
 
 def print_batches(lines: list[BatchSummary], out: Path, *, as_json: bool) -> None:
     """What batches give, and where it is kept."""
-    console = Console(stderr=as_json)
-    console.print(markdown(lines), highlight=False)
-    console.print(f"Records and summaries: {out}", highlight=False)
+    console = screen(as_json)
+    console.print(markdown(lines))
+    console.print(f"Records and summaries: {out}")
     if as_json:
         print(json.dumps([asdict(line) for line in lines]))
 
 
 def print_bench(lines: list[ArmSummary], out: Path, *, as_json: bool) -> None:
     """The table of a bench, and where it is kept."""
-    console = Console(stderr=as_json)
+    console = screen(as_json)
     console.print(table(lines))
-    console.print(f"Records and summaries: {out}", highlight=False)
+    console.print(legend(lines))
+    console.print(f"Records and summaries: {out}")
     if as_json:
         print(json.dumps([asdict(line) for line in lines]))
+
+
+def screen(as_json: bool) -> Console:
+    """Standard output, or standard error where standard output is for JSON."""
+    console = Console(highlight=False, stderr=as_json)
+    return console if console.is_terminal else Console(highlight=False, stderr=as_json, width=120)
+
+
+def legend(lines: list[ArmSummary]) -> str:
+    """Acceptance by position, and what the columns mean."""
+    rows = [
+        f"Share of cycles that kept the draft's token at position {', '.join(map(str, POSITIONS))}:"
+    ]
+    rows += [f"  {x.arm}: {survival(x)}" for x in lines if x.acceptance]
+    rows.append(
+        "tau: mean tokens per target pass, the bonus token included. TTFT: the prompt's pass."
+    )
+    return "\n".join(rows)
 
 
 def table(lines: list[ArmSummary]) -> Table:
     """The summary for a terminal."""
     out = Table(title="One sequence at a time, arms interleaved, each prompt twice")
-    for i, head in enumerate(HEAD):
-        out.add_column(head, justify="left" if i == 0 else "right")
+    shown = [i for i in range(len(HEAD)) if i != ACCEPTED]  # too wide: in the legend
+    for i in shown:
+        out.add_column(HEAD[i], justify="left" if i == 0 else "right")
     for line in lines:
-        out.add_row(*cells(line))
+        out.add_row(*(cells(line)[i] for i in shown))
     return out
 
 

@@ -102,6 +102,10 @@ def drafter(
     layers: Annotated[int, typer.Option(min=1)] = 2,
     block_size: Annotated[int, typer.Option(min=2, help="Slots, the anchor counted.")] = 16,
     anchors: Annotated[int, typer.Option(min=1, help="Blocks per text and step.")] = 16,
+    mask_id: Annotated[
+        int | None,
+        typer.Option(help="Token of empty slots. Default: the target's own, or an unused row."),
+    ] = None,
     loss: Annotated[str, typer.Option(help="decay (DFlash) or dpace (D-PACE).")] = "decay",
     gamma: Annotated[float, typer.Option(help="Of decay: slot k weighs exp(-(k-1)/gamma).")] = 7.0,
     matrix_lr: MatrixLr = 0.02,
@@ -131,6 +135,7 @@ def drafter(
         new_tokens=new_tokens,
         prompt_tokens=prompt_tokens,
         temperature=temperature,
+        mask_id=mask_id,
         shape=DrafterShape(
             layers=layers, block_size=block_size, anchors=anchors, loss=loss, gamma=gamma
         ),

@@ -63,6 +63,7 @@ class DrafterRun:
     new_tokens: int = 208
     temperature: float = 0.7
     own_text_slots: int = 64
+    mask_id: int | None = None  # None: see `mask_token`
     shape: DrafterShape = field(default_factory=DrafterShape)
     fit: FitConfig = field(default_factory=FitConfig)
 
@@ -115,9 +116,7 @@ def train_drafter(
     say: Say = print,
 ) -> Path:
     """Train a drafter for `target` into `out`; the folder of the finished model."""
-    mask = tokenizer.token_id(MASK)
-    if mask is None:
-        raise ConfigError(f"The target's tokenizer has no {MASK!r} token for the block's slots.")
+    mask = mask_token(run, target, tokenizer)
     for p in target.parameters():
         p.requires_grad_(False)
     out.mkdir(parents=True, exist_ok=True)
@@ -140,6 +139,26 @@ def train_drafter(
         out / "model", f"DFlash drafter trained on text of its target ({run.corpus!r})", asdict(run)
     )
     return out / "model"
+
+
+def mask_token(run: DrafterRun, target: Transformer, tokenizer: Tokenizer) -> int:
+    """The token in a block's empty slots: as asked, the tokenizer's own, or else the last row of
+    the embedding, if no token uses it."""
+    if run.mask_id is not None:
+        if not 0 <= run.mask_id < target.vocab_size:
+            raise ConfigError(
+                f"mask_id must be in the vocabulary of {target.vocab_size}, got {run.mask_id!r}."
+            )
+        return run.mask_id
+    own = tokenizer.token_id(MASK)
+    if own is not None:
+        return own
+    if tokenizer.vocab_size < target.vocab_size:
+        return target.vocab_size - 1
+    raise ConfigError(
+        f"The target has no {MASK!r} token and no unused row in its embedding: name a token that "
+        "its texts never hold with --mask-id."
+    )
 
 
 def own_text(
