@@ -25,6 +25,11 @@ from floodstage.core.metrics import repeated_ngrams
 from floodstage.core.types import Request
 
 SCHEMA = 1
+FIELDS = {
+    *("arm", "lossless", "prompt", "pass", "group", "ids", "finish", "right"),
+    *("ttft_s", "wall_s", "repeated_4grams", "cycles"),
+}
+"""What every record holds, its schema_version apart."""
 Ask = Callable[[Item, int], Request]
 
 
@@ -92,20 +97,22 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
     so that what follows begins on a line of its own); any other broken line is an error."""
     if not path.is_file():
         return
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
     if whole != text:
-        path.write_text(whole, encoding="utf-8")
+        path.write_bytes(whole)
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
             row = json.loads(line)
         except ValueError as error:
             raise RunError(f"{str(path)!r} line {number} is not JSON: {error}.") from error
-        if row.get("schema_version") != SCHEMA:
+        version = row.get("schema_version") if isinstance(row, dict) else None
+        if version != SCHEMA:
             raise RunError(
-                f"{str(path)!r} line {number} has schema_version {row.get('schema_version')!r}, "
-                f"expected {SCHEMA}."
+                f"{str(path)!r} line {number} has schema_version {version!r}, expected {SCHEMA}."
             )
+        if lacking := sorted(FIELDS - set(row)):
+            raise RunError(f"{str(path)!r} line {number} lacks {lacking[0]!r}.")
         yield row
 
 
@@ -118,7 +125,10 @@ def _write_env(out: Path, workload: Workload, settings: dict[str, Any]) -> None:
     }
     path = out / "env.json"
     if path.is_file():
-        old = json.loads(path.read_text())
+        try:
+            old = dict(json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{str(path)!r} cannot be read: {error}.") from error
         for key in ("prompt_hash", "settings"):
             if old.get(key) != env[key]:
                 raise RunError(

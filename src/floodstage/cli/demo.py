@@ -8,13 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from floodstage.bench.arms import OurArm
 from floodstage.bench.compare import BenchConfig, make_arms
 from floodstage.bench.measure import measure
 from floodstage.bench.summary import ArmSummary, write_summaries
 from floodstage.bench.workloads import Item, Workload, load_workload
-from floodstage.cli.show import DRAFTED, legend, paint, screen, table
+from floodstage.cli.show import DRAFTED, legend, screen, table, write
 from floodstage.core.types import Request
 from floodstage.engine.engine import Engine
 from floodstage.engine.options import Options
@@ -61,10 +62,9 @@ def run_demo(
 
 def _stream(console: Console, engine: Engine, workload: Workload) -> None:
     for item in workload.items[:SHOWN]:
-        console.print(f"[bold]{item.prompt}[/bold]", markup=True)
+        console.print(Text(item.prompt, style="bold"))
         for chunk in engine.stream(item.prompt, max_new_tokens=256):
-            console.print(paint(chunk), end="")
-            console.file.flush()
+            write(console, chunk)
         console.print("\n")
 
 

@@ -198,12 +198,15 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer gives the code of an interrupt or an Exit
+        sys.stdout.flush()  # a reader that has gone is noticed here, not at the very end
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
     except Exception as error:
-        sys.exit(_explain(error))
-    except KeyboardInterrupt:
+        code = _explain(error)
+    if code == 130:
         print("\nStopped.", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(code)
 
 
 def _explain(error: Exception) -> int:
@@ -218,8 +221,6 @@ def _explain(error: Exception) -> int:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(error, (typer.Abort, typer.Exit)):
-        return int(getattr(error, "exit_code", 1))
     if isinstance(error, OSError):
         print(f"floodstage: {error}", file=sys.stderr)
         return 1

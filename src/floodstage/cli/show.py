@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.color import ColorSystem
 from rich.console import Console
+from rich.style import Style
 from rich.table import Table
-from rich.text import Text
 
 from floodstage.bench.batches import BatchSummary, markdown
 from floodstage.bench.summary import ACCEPTED, HEAD, POSITIONS, ArmSummary, cells, survival
@@ -20,9 +21,17 @@ from floodstage.engine.engine import Chunk, Engine, Generation
 DRAFTED = "green"
 
 
-def paint(chunk: Chunk) -> Text:
-    """A chunk's text; what was drafted and accepted in colour."""
-    return Text.assemble(*((p.text, DRAFTED if p.drafted else "") for p in chunk.pieces))
+def write(console: Console, chunk: Chunk) -> None:
+    """A chunk's text as it is; what was drafted and accepted in colour.
+
+    Not by `print`, which expands tabs and drops control characters.
+    """
+    system = ColorSystem.STANDARD if console.color_system and not console.no_color else None
+    drafted = Style(color=DRAFTED)
+    for p in chunk.pieces:
+        text = drafted.render(p.text, color_system=system) if p.drafted and system else p.text
+        console.file.write(text)
+    console.file.flush()
 
 
 def stream_to_terminal(
@@ -37,8 +46,7 @@ def stream_to_terminal(
     )
     generation: Generation | None = None
     for chunk in engine.stream(prompt, **options):
-        console.print(paint(chunk), end="")
-        console.file.flush()
+        write(console, chunk)
         generation = chunk.generation or generation
     console.print()
     assert generation is not None  # every text ends

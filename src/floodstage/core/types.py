@@ -79,13 +79,15 @@ class Draft:
 
     `parents[i]` is the index of the node that token i follows, -1 for the pending token; a parent
     comes before its children. None is the chain -1, 0, 1, ... `probs` are the probabilities each
-    token was drawn from; None means the guess was certain (an argmax, a copy).
+    token was drawn from; None means the guess was certain (an argmax, a copy). `confidence` may
+    depend on the tokens before its own, never on a token that was drawn: a draft cut because of
+    the token it cuts is no longer drawn from `probs`, and `reject` would not be exact.
     """
 
     tokens: Tensor  # [k] int64, on the target's device
     parents: tuple[int, ...] | None = None
     probs: Tensor | None = None  # [k, V]
-    confidence: Tensor | None = None  # [k] the drafter's own probability of each token
+    confidence: Tensor | None = None  # [k] the drafter's probability of its likeliest token
 
     def __len__(self) -> int:
         return self.tokens.shape[0]

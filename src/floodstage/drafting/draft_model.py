@@ -61,14 +61,17 @@ class ModelSession:
         tokens: list[list[Tensor]] = [[] for _ in pending]
         laws: list[list[Tensor]] = [[] for _ in pending]
         room = self.capacity - max(self.state.lengths) - max(f.shape[0] for f in feed) + 1
-        for _ in range(min(max(budgets), room)):
+        for step in range(min(max(budgets), room)):
             logits = self.model.forward(self.state, feed, last_only=True).logits
+            feed = [f[-1:] for f in feed]
             for i, row in enumerate(logits):
-                law, token = self._draw(i, row)
-                laws[i].append(law)
-                tokens[i].append(token)
-            feed = [t[-1][None] for t in tokens]
-        return [self._draft(t, w, b) for t, w, b in zip(tokens, laws, budgets, strict=True)]
+                # Who wants no more draws no more: the numbers drawn must not depend on the batch.
+                if step < budgets[i]:
+                    law, token = self._draw(i, row)
+                    laws[i].append(law)
+                    tokens[i].append(token)
+                    feed[i] = token[None]
+        return [self._draft(t, w) for t, w in zip(tokens, laws, strict=True)]
 
     def _draw(self, slot: int, row: Tensor) -> tuple[Tensor, Tensor]:
         rule = self.rules[slot]
@@ -80,12 +83,12 @@ class ModelSession:
         )
         return law, (law.log() + gumbel(uniform)).argmax()
 
-    def _draft(self, tokens: list[Tensor], laws: list[Tensor], budget: int) -> Draft:
-        if not tokens or budget == 0:
+    def _draft(self, tokens: list[Tensor], laws: list[Tensor]) -> Draft:
+        if not tokens:
             return Draft(torch.empty(0, dtype=torch.long, device=self.model.device))
-        ids, law = torch.stack(tokens[:budget]), torch.stack(laws[:budget])
-        confidence = law.gather(-1, ids[:, None])[:, 0]
-        return Draft(ids, None, law if self.drafter.sampled else None, confidence)
+        law = torch.stack(laws)
+        # The likeliest token's probability, not the drawn one's: see `Draft.confidence`.
+        return Draft(torch.stack(tokens), None, law if self.drafter.sampled else None, law.amax(-1))
 
     def observe(self, commits: Sequence[Commit]) -> None:
         for slot, commit in enumerate(commits):

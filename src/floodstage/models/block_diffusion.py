@@ -68,12 +68,11 @@ class BlockDiffusionConfig:
                 f"The drafter's config has keys this runtime does not know: {', '.join(strange)}. "
                 "They may change what the weights mean, so it is not loaded."
             )
+        body = TransformerConfig.from_dict({**raw, "model_type": "qwen3"})
         block = raw.get("block_size", inner.get("block_size"))
-        if block is None or int(block) < 2:
-            raise ConfigError(f"The drafter's block_size must be >= 2, got {block!r}.")
         if inner.get("mask_token_id") is None:
             raise ConfigError("The drafter's config lacks dflash_config.mask_token_id.")
-        target_layers = int(raw.get("num_target_layers") or 0)
+        target_layers = _whole("num_target_layers", raw.get("num_target_layers") or 0)
         taps = inner.get("target_layer_ids")
         if taps is None:
             if not target_layers:
@@ -81,12 +80,14 @@ class BlockDiffusionConfig:
                     "The drafter's config has neither dflash_config.target_layer_ids nor "
                     "num_target_layers."
                 )
-            taps = default_taps(target_layers, int(raw["num_hidden_layers"]))
+            taps = default_taps(target_layers, body.layers)
+        if not isinstance(taps, list | tuple):
+            raise ConfigError(f"The drafter's target_layer_ids must be a list, got {taps!r}.")
         return cls(
-            body=TransformerConfig.from_dict({**raw, "model_type": "qwen3"}),
-            block_size=int(block),
-            mask_id=int(inner["mask_token_id"]),
-            taps=tuple(int(t) for t in taps),
+            body=body,
+            block_size=_whole("block_size", block, least=2),
+            mask_id=_whole("mask_token_id", inner["mask_token_id"]),
+            taps=tuple(_whole("target_layer_ids", t) for t in taps),
             target_layers=target_layers,
             causal_windows=bool(raw.get("is_causal", True)),
         )
@@ -102,6 +103,12 @@ class BlockDiffusionConfig:
                 "target_layer_ids": list(self.taps),
             },
         }
+
+
+def _whole(name: str, value: Any, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"The drafter's {name} must be a whole number >= {least}, got {value!r}.")
+    return value
 
 
 def default_taps(target_layers: int, draft_layers: int) -> tuple[int, ...]:

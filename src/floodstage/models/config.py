@@ -109,12 +109,12 @@ class TransformerConfig:
 
 
 def _whole(raw: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """A count; `default` stands in for one that is absent or null."""
+    """A size; `default` stands in for one that is absent or null."""
     value = raw.get(name)
     if value is None and default is not None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"config.json needs a whole number {name!r} >= 1, got {value!r}.")
+        raise ConfigError(f"config.json needs a positive whole number {name!r}, got {value!r}.")
     return value
 
 

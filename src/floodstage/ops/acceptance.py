@@ -50,5 +50,7 @@ def reject(
     p, q = target_p[:k].gather(-1, index)[:, 0], draft_p.gather(-1, index)[:, 0]
     kept = uniform * q < p
     residual = (target_p[:k] - draft_p).clamp_min(0.0)
+    # Where p and q differ by rounding only, nothing may be left and still a token is rejected.
+    residual = torch.where(residual.sum(-1, keepdim=True) > 0.0, residual, target_p[:k])
     law = torch.cat([residual, target_p[k:]])
     return kept, (law.log() + noise).argmax(-1)

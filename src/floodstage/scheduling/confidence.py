@@ -14,8 +14,8 @@ class ConfidenceScheduler:
     """Draft `draft_len` tokens; verify while the product of the confidences is >= `threshold`.
 
     The product estimates the chance that a token is reached and accepted at all. A token is left
-    out because of those before it and its own guess, which is certain given the text: nothing that
-    was sampled decides, so the output keeps the target's law.
+    out because of those before it and of how sure the drafter was before it drew (see
+    `Draft.confidence`), so the output keeps the target's law.
     """
 
     draft_len: int

@@ -40,13 +40,12 @@ class Tokenizer:
         if not path.is_file():
             raise CheckpointError(f"{str(folder)!r} has no tokenizer.json.")
         try:
-            backend = Backend.from_file(str(path))
+            # Read here: `Backend.from_file` takes the whole process down on bytes not UTF-8.
+            backend = Backend.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:  # the backend raises bare Exception
             raise CheckpointError(f"{str(path)!r} cannot be read: {error}.") from error
         settings = _optional(folder / "tokenizer_config.json")
-        special = {
-            k: _content(v) for k, v in settings.items() if k.endswith("_token") and v is not None
-        }
+        special = {k: _content(v) for k, v in settings.items() if k.endswith("_token") and v}
         return cls(
             backend, _stop_ids(folder, backend, special), _template(folder, settings), special
         )
@@ -127,12 +126,14 @@ class Detokenizer:
 
     def push(self, ids: Iterable[int]) -> str:
         """The text that became certain."""
+        held = len(self.ids)
         self.ids.extend(ids)
         before = self.tokenizer.decode(self.ids[self.anchor : self.given])
         after = self.tokenizer.decode(self.ids[self.anchor :])
         if after.endswith("\ufffd"):
-            # Give what is whole: take ids one by one up to the last whole character.
-            for end in range(len(self.ids) - 1, self.given, -1):
+            # Give what is whole: the new ids one by one up to the last whole character. The text
+            # of those held already ended in half a character when they came.
+            for end in range(len(self.ids) - 1, held, -1):
                 after = self.tokenizer.decode(self.ids[self.anchor : end])
                 if not after.endswith("\ufffd"):
                     return self._give(before, after, end)
@@ -183,24 +184,26 @@ def _optional(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{str(path)!r} cannot be read: {error}.") from error
     return raw if isinstance(raw, dict) else {}
 
 
 def _content(token: Any) -> str:
-    return str(token["content"]) if isinstance(token, dict) else str(token)
+    return str(token.get("content", "")) if isinstance(token, dict) else str(token)
 
 
 def _template(folder: Path, settings: dict[str, Any]) -> str | None:
     beside = folder / "chat_template.jinja"
     if beside.is_file():
-        return beside.read_text()
+        return beside.read_text(encoding="utf-8")
     template = settings.get("chat_template")
     if isinstance(template, list):  # several named ones
-        named = {t["name"]: t["template"] for t in template}
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
         template = named.get("default")
+    if template is not None and not isinstance(template, str):
+        raise CheckpointError(f"The chat template of {str(folder)!r} is not text: {template!r}.")
     return template
 
 
@@ -209,6 +212,12 @@ def _stop_ids(folder: Path, backend: Backend, special: dict[str, str]) -> tuple[
     for name in ("generation_config.json", "config.json"):
         given = _optional(folder / name).get("eos_token_id")
         if given is not None:
-            return tuple(given) if isinstance(given, list) else (int(given),)
+            ids = tuple(given) if isinstance(given, list) else (given,)
+            if not all(isinstance(i, int) for i in ids):
+                raise CheckpointError(
+                    f"{str(folder / name)!r} has eos_token_id {given!r}: expected a token id or a "
+                    "list of them."
+                )
+            return ids
     named = backend.token_to_id(special["eos_token"]) if "eos_token" in special else None
     return () if named is None else (named,)

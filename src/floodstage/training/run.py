@@ -123,16 +123,16 @@ def train_drafter(
     train = own_text(run, target, tokenizer, out / "own_text.npz", "train", run.texts, say)
     held_out = own_text(run, target, tokenizer, out / "own_text_heldout.npz", "heldout", 192, say)
     net = fresh_drafter(target, mask, run.shape)
-    block = run.shape.block_size
+    block, stop = run.shape.block_size, frozenset(tokenizer.eos)
     prompts = [held_out.text(i)[: held_out.prompts[i]].tolist() for i in range(0, 32, 2)]
 
     def probe(net: BlockDiffusion) -> Mapping[str, float]:
         return {
-            "tau": live_tau(target, BlockDiffusionDrafter(net.fuse(), block - 1), prompts),
+            "tau": live_tau(target, BlockDiffusionDrafter(net.fuse(), block - 1), prompts, stop),
             "ngram_tau": ngram_tau,
         }
 
-    ngram_tau = live_tau(target, NgramDrafter(device=target.device), prompts)
+    ngram_tau = live_tau(target, NgramDrafter(device=target.device), prompts, stop)
     task = DrafterTask(net, train, held_out, run.shape, run.fit, probe, pad=tokenizer.eos[0])
     fit(task, run.fit, out, report=say)
     write_card(
@@ -228,11 +228,16 @@ def _prompts(run: DrafterRun, tokenizer: Tokenizer, split: str, count: int) -> I
 
 
 def live_tau(
-    target: Transformer, drafter: Drafter, prompts: Sequence[Sequence[int]], new: int = 160
+    target: Transformer,
+    drafter: Drafter,
+    prompts: Sequence[Sequence[int]],
+    stop: frozenset[int],
+    new: int = 160,
 ) -> float:
     """tau of the real loop, greedy, over all cycles of all prompts."""
     requests = [
-        Request(prompt=tuple(p), max_new_tokens=new, stop_ids=frozenset({0})) for p in prompts
+        Request(prompt=tuple(p), max_new_tokens=min(new, target.context - len(p)), stop_ids=stop)
+        for p in prompts
     ]
     records: list[StepRecord] = [
         step.record
@@ -250,13 +255,14 @@ def live_tau(
 
 def right_answers(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Problem]) -> float:
     """The share of `asked` that the model answers right, greedily."""
+    prompts = [tokenizer.prompt(p.prompt) for p in asked]
     requests = [
         Request(
-            prompt=tokenizer.prompt(p.prompt),
-            max_new_tokens=320,
+            prompt=prompt,
+            max_new_tokens=min(320, model.context - len(prompt)),
             stop_ids=frozenset(tokenizer.eos),
         )
-        for p in asked
+        for prompt in prompts
     ]
     written: dict[int, list[int]] = {}
     steps = decode(
