@@ -85,3 +85,14 @@ def test_at_the_end_of_the_models_context_the_draft_is_shorter() -> None:
     assert tokens(session.propose([6], [4])) == [own((1, 2, 3, 4, 5, 6), 3)]
     session.observe([Commit(6, (0, 1), None)])
     assert tokens(session.propose([1], [4])) == [own((1, 2, 3, 4, 5, 6, 0, 1), 1)]
+
+
+def test_a_draft_shares_its_random_numbers_with_no_target() -> None:
+    """A judge draws from a generator of its request's seed: the same place, the same number."""
+    for seed in (0, 1, 12345, 2**40):
+        session = ModelDrafter(ToyTarget(), sampled=True).begin(1, 8)
+        session.join(Request(prompt=(1,), max_new_tokens=2, seed=seed), None)
+        ours = torch.rand(4, generator=session.generators[0])
+        for near in range(max(0, seed - 50), seed + 50):
+            theirs = torch.rand(4, generator=torch.Generator().manual_seed(near))
+            assert not torch.equal(ours, theirs), near

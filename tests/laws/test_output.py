@@ -33,9 +33,11 @@ from .laws import Case
 from .scripted import Scripted, right
 from .tiny import MASK, tiny_target
 
+WAYS = [("0", 1), ("1", 1), ("7", 1), ("7", 3), ("confidence", 3), ("turns", 1), ("turns", 3)]
+"""A scheduler and a number of slots."""
 
-@pytest.mark.parametrize("slots", [1, 3])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+
+@pytest.mark.parametrize(("scheduler", "slots"), WAYS)
 @pytest.mark.parametrize(("drafter", "verifier"), lossless_pairs(list(DRAFTERS)))
 def test_greedy_output_is_the_targets_own(
     drafter: str, verifier: str, scheduler: str, slots: int
@@ -53,15 +55,13 @@ def test_greedy_output_is_the_targets_own(
     laws.drafts_fit_what_is_left(case)
 
 
-@pytest.mark.parametrize(
-    ("scheduler", "slots"), [("7", 1), ("7", 3), ("confidence", 3), ("turns", 3)]
-)
+@pytest.mark.parametrize(("scheduler", "slots"), [("confidence", 1), ("turns", 3)])
 @pytest.mark.parametrize(("drafter", "verifier"), lossless_pairs(list(TINY)))
 def test_greedy_output_of_a_transformer_is_its_own(
     drafter: str, verifier: str, scheduler: str, slots: int
 ) -> None:
     target = tiny_target()
-    asked = requests(sizes=(24, 17, 1, 9))
+    asked = requests(sizes=(16, 9, 1, 12))
     case = Case(
         target=target,
         drafter=TINY[drafter](greedy_texts(target, asked)),
@@ -73,11 +73,13 @@ def test_greedy_output_of_a_transformer_is_its_own(
     laws.greedy_output_is_the_targets_own(case)
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize(("scheduler", "slots"), [("7", 1), ("turns", 3)])
+@pytest.mark.parametrize(
+    ("sampling", "scheduler", "slots"),
+    [("warm", "7", 1), ("all", "7", 1), *((name, "turns", 3) for name in SAMPLINGS)],
+)
 @pytest.mark.parametrize("drafter", DRAFTERS)
 def test_sampled_output_is_that_of_plain_decoding(
-    drafter: str, scheduler: str, slots: int, sampling: str
+    drafter: str, sampling: str, scheduler: str, slots: int
 ) -> None:
     asked = requests(SAMPLINGS[sampling])
     case = Case(
@@ -90,12 +92,12 @@ def test_sampled_output_is_that_of_plain_decoding(
     laws.sampled_output_is_that_of_plain_decoding(case)
 
 
-@pytest.mark.parametrize("sampling", ["warm", "all"])
+@pytest.mark.parametrize("sampling", ["all"])
 @pytest.mark.parametrize("drafter", TINY)
 def test_sampled_output_of_a_transformer_is_that_of_plain_decoding(
     drafter: str, sampling: str
 ) -> None:
-    asked = requests(SAMPLINGS[sampling], sizes=(24, 17, 1, 9))
+    asked = requests(SAMPLINGS[sampling], sizes=(16, 9, 1, 12))
     case = Case(
         target=tiny_target(),
         drafter=TINY[drafter](sampled_texts(tiny_target(), asked)),
@@ -106,10 +108,12 @@ def test_sampled_output_of_a_transformer_is_that_of_plain_decoding(
     laws.sampled_output_is_that_of_plain_decoding(case)
 
 
-@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize(("slots", "penalty"), [(1, 3.0), (3, 1.5)])
 @pytest.mark.parametrize(("drafter", "verifier"), lossless_pairs(list(DRAFTERS)))
-def test_a_repetition_penalty_sees_the_draft(drafter: str, verifier: str, slots: int) -> None:
-    asked = requests(Sampling(repetition_penalty=1.5))
+def test_a_repetition_penalty_sees_the_draft(
+    drafter: str, verifier: str, slots: int, penalty: float
+) -> None:
+    asked = requests(Sampling(repetition_penalty=penalty))
     texts = greedy_texts(TOY, asked)
     assert texts != greedy_texts(TOY, requests()), "the case is too easy"
     case = Case(
@@ -198,7 +202,7 @@ def test_a_batch_of_a_transformer_gives_each_what_it_gets_alone(
     case = Case(
         target=tiny_target(),
         drafter=TINY[drafter](()),
-        requests=requests(sampling, sizes=(24, 17, 1, 9)),
+        requests=requests(sampling, sizes=(16, 9, 1, 12)),
         verifier=VERIFIERS[verifier],
         slots=3,
     )
@@ -208,10 +212,8 @@ def test_a_batch_of_a_transformer_gives_each_what_it_gets_alone(
 @pytest.mark.parametrize("drafter", ["block-diffusion", "mask"])
 @pytest.mark.parametrize("sampling", ["greedy", "all"])
 def test_the_mask_id_is_a_token_like_every_other(drafter: str, sampling: str) -> None:
-    target, (first,) = tiny_target(), requests(SAMPLINGS.get(sampling), sizes=(40,))
-    asked = tuple(
-        replace(first, prompt=prompt) for prompt in ((MASK,), (1, MASK, MASK, 2), (MASK, 3, 1))
-    )
+    target, (first,) = tiny_target(), requests(SAMPLINGS.get(sampling), sizes=(20,))
+    asked = tuple(replace(first, prompt=prompt) for prompt in ((1, MASK, MASK, 2), (MASK,)))
     case = Case(
         target=target,
         drafter=TINY[drafter](()),
@@ -220,8 +222,8 @@ def test_the_mask_id_is_a_token_like_every_other(drafter: str, sampling: str) ->
         slots=2,
     )
     laws.sampled_output_is_that_of_plain_decoding(case)
-    assert any(MASK in out for out in laws.written(case)), "the case is too easy"
     laws.drafts_are_those_of_a_fresh_session(case)
+    assert any(MASK in out for out in laws.written(case)), "the case is too easy"
 
 
 def test_a_sequence_that_is_dropped_leaves_the_others_as_they_were() -> None:

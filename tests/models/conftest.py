@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from floodstage.models.graphs import Pass
 from floodstage.models.load import load_transformer
 from floodstage.models.transformer import Transformer
 
@@ -156,6 +159,43 @@ def pair_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]:
 def model(request: pytest.FixtureRequest, pair_of: Callable[[str], Pair]) -> Transformer:
     """One of each family, two of them with windows smaller than the texts."""
     return pair_of(request.param).ours
+
+
+class Tape(TorchDispatchMode):
+    """What a CUDA graph is, on a CPU: kernels with the addresses they had, run again in order.
+    Whatever came from the host when it was recorded, a length or a slice, is there for good."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: list[tuple[Any, Any, Any, Any]] = []
+        self.replays = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.kernels.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        self.replays += 1
+        for func, args, kwargs, out in self.kernels:
+            again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@pytest.fixture
+def tape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pass is recorded by a `Tape` where CUDA would capture it."""
+
+    def record(self: Pass, cache: Any, pool: Any) -> None:
+        tape: Any = Tape()
+        with tape:
+            self.output = self.compute(cache)
+        self.graph = tape
+
+    monkeypatch.setattr(Pass, "record", record)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
 
 
 def text(length: int, seed: int = 0) -> Tensor:

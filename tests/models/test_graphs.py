@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from floodstage.core.errors import ContextError
 from floodstage.models import graphs
-from floodstage.models.graphs import Graphs, Pass, Shape, fixed_plan, width_for
+from floodstage.models.graphs import Graphs, Shape, TargetPass, fixed_plan, width_for
 from floodstage.models.load import load_transformer
 from floodstage.models.transformer import Transformer
 
@@ -33,41 +31,9 @@ def fixed(request: Any, pair_of: Callable[[str], Any], monkeypatch: Any) -> Tran
     return model
 
 
-class Tape(TorchDispatchMode):
-    """What a CUDA graph is, on a CPU: kernels with the addresses they had, run again in order.
-    Whatever came from the host when it was recorded, a length or a slice, is there for good."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kernels: list[tuple[Any, Any, Any, Any]] = []
-        self.replays = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.kernels.append((func, args, kwargs or {}, out))
-        return out
-
-    def replay(self) -> None:
-        self.replays += 1
-        for func, args, kwargs, out in self.kernels:
-            again = func(*args, **kwargs)
-            for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
-                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
-
-
 @pytest.fixture
-def taped(fixed: Transformer, monkeypatch: pytest.MonkeyPatch) -> Transformer:
+def taped(fixed: Transformer, tape: None, monkeypatch: pytest.MonkeyPatch) -> Transformer:
     """The same, recorded by a `Tape` where CUDA would capture."""
-
-    def record(self: Pass, cache: Any, pool: Any) -> None:
-        tape: Any = Tape()
-        with tape:
-            self.output = self.compute(cache)
-        self.graph = tape
-
-    monkeypatch.setattr(Pass, "record", record)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(fixed, "graphs", Graphs(fixed))
     return fixed
 
@@ -162,11 +128,11 @@ def test_a_buffer_that_is_replaced_is_caught(
 ) -> None:
     """The planted bug that shows only in a replay: a graph reads the old address."""
 
-    def load(self: Pass, ids: Tensor, plan: Tensor, sees: Tensor | None) -> None:
+    def load(self: TargetPass, ids: Tensor, plan: Tensor, sees: Tensor | None) -> None:
         self.ids[: ids.shape[0]].copy_(ids)
         self.plan = plan
 
-    monkeypatch.setattr(Pass, "load", load)
+    monkeypatch.setattr(TargetPass, "load", load)
     with pytest.raises(AssertionError):
         laws.tokens_one_by_one(taped)
 

@@ -47,6 +47,7 @@ class MatchJudge:
 
     def first(self, logits: Tensor) -> Tensor:
         token = self._own(logits[None], self.history.before(None), [0])[0]
+        self.history.add((int(token),))
         self.written = 1
         return token
 
@@ -99,7 +100,9 @@ class RejectJudge:
         law = probabilities(
             adjust(logits[None], self.sampling, self.history.before(None)), self.sampling
         )
-        return (law.log() + gumbel(self._uniform(law.shape)))[0].argmax(-1)
+        token = (law.log() + gumbel(self._uniform(law.shape)))[0].argmax(-1)
+        self.history.add((int(token),))
+        return token
 
     def look(self, draft: Draft, logits: Tensor) -> Tensor:
         if draft.parents is not None:

@@ -16,7 +16,6 @@ from floodstage.core.errors import PairingError
 from floodstage.core.slots import vacate
 from floodstage.core.types import Commit, Draft, Request, TokenId
 from floodstage.models.block_diffusion import BlockDiffusion
-from floodstage.models.cache import KVCache, plan_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +41,7 @@ class BlockDiffusionSession:
     def __init__(self, drafter: BlockDiffusionDrafter, slots: int, capacity: int) -> None:
         self.net = drafter.net
         self.block = max(self.net.config.block_size, drafter.draft_len + 1)
-        body, embedding = self.net.config.body, self.net.target.model.embed_tokens.weight
-        self.net.rotary.reserve(capacity + self.block, embedding)
-        self.cache = KVCache.empty(
-            body.layers,
-            slots,
-            body.kv_heads,
-            capacity + self.block,
-            body.head_dim,
-            dtype=embedding.dtype,
-            device=embedding.device,
-        )
+        self.cache = self.net.begin(self, slots, capacity + self.block)
         self.unread: list[list[Tensor]] = []
 
     def join(self, request: Request, taps: Tensor | None) -> None:
@@ -64,10 +53,10 @@ class BlockDiffusionSession:
     def propose(self, pending: Sequence[TokenId], budgets: Sequence[int]) -> list[Draft]:
         if max(budgets) == 0:
             return [self._draft(b) for b in budgets]
-        self._read()
-        logits = self.net.fill(self.cache, pending, self.block)
-        tokens = logits.argmax(-1)  # [n, B - 1]
-        confidence = logits.float().softmax(-1).amax(-1)
+        taps = [t for unread in self.unread for t in unread]
+        counts = [sum(t.shape[0] for t in unread) for unread in self.unread]
+        tokens, confidence = self.net.draft(self.cache, taps, counts, pending, self.block)
+        self.unread = [[] for _ in self.unread]
         return [self._draft(b, t, c) for b, t, c in zip(budgets, tokens, confidence, strict=True)]
 
     def _draft(
@@ -77,18 +66,6 @@ class BlockDiffusionSession:
             device = self.cache.keys[0].device
             return Draft(torch.empty(0, dtype=torch.long, device=device))
         return Draft(tokens[:budget], confidence=confidence[:budget])
-
-    def _read(self) -> None:
-        """Bring the context cache up to the committed text."""
-        fresh = [t for taps in self.unread for t in taps]
-        counts = [sum(t.shape[0] for t in taps) for taps in self.unread]
-        if not fresh:
-            return
-        context = self.net.context(fresh[0] if len(fresh) == 1 else torch.cat(fresh))
-        bases = self.cache.extend(0, counts)
-        rows = plan_rows(bases, counts, device=context.device)
-        self.net.remember(self.cache, context, rows)
-        self.unread = [[] for _ in self.unread]
 
     def observe(self, commits: Sequence[Commit]) -> None:
         for unread, commit in zip(self.unread, commits, strict=True):

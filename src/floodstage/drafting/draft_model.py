@@ -13,6 +13,8 @@ from floodstage.core.slots import vacate
 from floodstage.core.types import Commit, Draft, Request, Sampling, TokenId
 from floodstage.ops.sampling import adjust, gumbel, probabilities
 
+_OTHER_NUMBERS = 0x5DEECE66  # in the low 32 bits: the others do not count on a CPU
+
 
 @dataclass(frozen=True, slots=True)
 class ModelDrafter:
@@ -49,7 +51,9 @@ class ModelSession:
         self.behind.append([])
         rule = request.sampling if self.drafter.sampled else Sampling()
         self.rules.append(Sampling(temperature=rule.temperature))
-        seed = request.seed + 1  # not the target's numbers: the draft must not know them
+        # Not the target's numbers, which the draft must not know, nor those of a neighbouring seed,
+        # which would tie two samples of one prompt together.
+        seed = request.seed ^ _OTHER_NUMBERS
         self.generators.append(torch.Generator(self.model.device).manual_seed(seed))
 
     def propose(self, pending: Sequence[TokenId], budgets: Sequence[int]) -> list[Draft]:

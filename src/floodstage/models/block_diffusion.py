@@ -20,8 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from floodstage.core.errors import ConfigError, PairingError
+from floodstage.models.block_pass import run_block
 from floodstage.models.cache import KVCache, Rows, plan_rows, upload
 from floodstage.models.config import TransformerConfig
+from floodstage.models.graphs import Graphs
 from floodstage.models.layers import Attend, Layer, Linear, Norm, Rotary, fuse_all
 from floodstage.models.transformer import Transformer, cached
 
@@ -131,21 +133,72 @@ class BlockDiffusion(nn.Module):
         self.layers = nn.ModuleList(Layer(body) for _ in range(body.layers))
         self.norm = Norm(body.hidden_size, body.norm_eps)
         self.rotary = Rotary(body)
+        self.graphs: Graphs | None = None  # made on CUDA by `begin`
         self._target: tuple[Transformer, ...] = ()  # in a tuple: not a submodule
 
     def bind(self, target: Transformer) -> BlockDiffusion:
         """Borrow the target's embedding and head. Raises PairingError if they do not fit."""
         check_pairing(self.config, target.config)
         self._target = (target,)
+        self.graphs = None  # they hold the addresses of the weights
         return self
 
     def fuse(self) -> BlockDiffusion:
         fuse_all(self.layers)
+        self.graphs = None
         return self
 
     @property
     def target(self) -> Transformer:
         return self._target[0]
+
+    def begin(self, session: object, slots: int, capacity: int) -> KVCache:
+        """An empty cache; it may be lent again when nobody holds `session` any more."""
+        target = self.target
+        if target.captures and self.graphs is None and target.device.type == "cuda":
+            self.graphs = Graphs(self)
+        make = self.room if self.graphs is None else self.graphs.lend
+        cache = make(slots, capacity)
+        self.rotary.reserve(cache.capacity, target.model.embed_tokens.weight)
+        if self.graphs is not None:
+            self.graphs.expect_back(session, cache)
+        return cache
+
+    def room(self, slots: int, capacity: int) -> KVCache:
+        """A new cache."""
+        body, target = self.config.body, self.target
+        return KVCache.empty(
+            body.layers,
+            slots,
+            body.kv_heads,
+            capacity,
+            body.head_dim,
+            dtype=target.dtype,
+            device=target.device,
+        )
+
+    @torch.inference_mode()
+    def draft(
+        self,
+        cache: KVCache,
+        taps: Sequence[Tensor],
+        counts: Sequence[int],
+        anchors: Sequence[int],
+        slots: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Read new taps, `counts[i]` rows of sequence i, in parts that make [N, T * H] together;
+        then fill a block after each anchor: tokens and confidence, each [n, slots - 1]."""
+        bases = cache.extend(0, counts)
+        ends = cache.extend(0, [slots] * len(counts))  # the block is written, then forgotten
+        for slot, end in enumerate(ends):
+            cache.rollback(slot, end)
+        if self.graphs is not None and self.graphs.fits([*counts, slots]):
+            return run_block(self.graphs, self, cache, taps, bases, counts, anchors, slots)
+        if taps:
+            context = self.context(taps[0] if len(taps) == 1 else torch.cat(list(taps)))
+            rows = plan_rows(bases, counts, causal=False, device=context.device)
+            self.remember(cache, context, rows)
+        return self.fill(cache, ends, anchors, slots)
 
     def context(self, taps: Tensor) -> Tensor:
         """Tapped features [..., T * H] -> what every layer sees of the text, [..., H]."""
@@ -159,25 +212,36 @@ class BlockDiffusion(nn.Module):
             k, v = layer.self_attn.memory(context, cos, sin)  # type: ignore[union-attr, operator]
             cache.write(i, rows, k, v)
 
-    def fill(self, cache: KVCache, anchors: Sequence[int], slots: int) -> Tensor:
-        """Logits [n, slots - 1, V] for the slots after each anchor; the cache is as before."""
+    def fill(
+        self, cache: KVCache, bases: Sequence[int], anchors: Sequence[int], slots: int
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens and confidence [n, slots - 1] after each anchor, which follows `bases[i]`
+        context rows. The cells of the block are not counted."""
         config, n = self.config.body, len(anchors)
         device = self.target.device
         block = torch.full((n, slots), self.config.mask_id, device=device)
         block[:, 0] = upload(torch.tensor(list(anchors)), device)
-        bases = cache.extend(0, [slots] * n)
         rows = plan_rows(bases, [slots] * n, causal=False, device=device)
+        group = config.heads // config.kv_heads
+        dtype = self.target.dtype
+        masks = {w: self._mask(cache, rows, group, dtype, w) for w in set(config.windows)}
+        return self.through(cache, block, rows, masks)
+
+    def through(
+        self,
+        cache: KVCache,
+        block: Tensor,
+        rows: Rows,
+        masks: Mapping[int | None, Tensor | None],
+    ) -> tuple[Tensor, Tensor]:
+        """`fill` for a ready block [n, slots], with ready masks (see `KVCache.stacked`)."""
         x = self.target.model.embed_tokens(block.flatten())
         cos, sin = self.rotary(rows.positions)
-        group = config.heads // config.kv_heads
-        masks = {w: self._mask(cache, rows, group, x.dtype, w) for w in set(config.windows)}
         for i, layer in enumerate(self.layers):
-            x = layer(x, cos, sin, cached(cache, i, rows, masks[config.windows[i]]))
-        for slot, base in enumerate(bases):
-            cache.rollback(slot, base)
-        hidden = x.view(n, slots, -1)[:, 1:]
-        logits: Tensor = self.target.lm_head(self.norm(hidden))
-        return logits
+            x = layer(x, cos, sin, cached(cache, i, rows, masks[self.config.body.windows[i]]))
+        hidden = x.view(*block.shape, -1)[:, 1:]
+        logits = self.target.lm_head(self.norm(hidden))
+        return logits.argmax(-1), logits.float().softmax(-1).amax(-1)
 
     def _mask(
         self, cache: KVCache, rows: Rows, group: int, dtype: torch.dtype, window: int | None

@@ -4,7 +4,8 @@ A cycle is hundreds of small kernels, and launching them one by one costs severa
 compute. So every sequence brings the same number of rows (a shorter one repeats its last row,
 which writes its cell once more with the same values) and looks at the same number of cells (those
 past its end are masked); both numbers are rounded up, so that few shapes occur. Without capture
-the same code runs anywhere. Knows neither weights nor tokens' meaning.
+the same code runs anywhere. Here are the mechanism and the target's pass; the block-diffusion
+drafter's is in `block_pass`. Knows neither weights nor tokens' meaning.
 
 Shapes: n sequences, R rows each, K cells seen, N packed rows given.
 """
@@ -12,15 +13,17 @@ Shapes: n sequences, R rows each, K cells seen, N packed rows given.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from floodstage.models.cache import KVCache, ParentLists, Rows, additive, ancestry, upload
+from floodstage.models.layers import Rotary
 
 if TYPE_CHECKING:
     from floodstage.models.transformer import Transformer
@@ -30,18 +33,52 @@ STEP = 256
 """Cells: the least width, and what widths and capacities are multiples of."""
 
 Output = tuple[Tensor, Tensor | None]
-"""hidden [rows, H] before the final norm, taps [rows, D]"""
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What one graph is good for."""
+class Model(Protocol):
+    """Whose passes are captured."""
 
-    sequences: int
-    rows: int
-    width: int
-    tree: bool
-    taps: tuple[int, ...]
+    rotary: Rotary
+
+    def room(self, slots: int, capacity: int) -> KVCache: ...
+
+
+class Pass(ABC):
+    """One shape: its input buffers and, once recorded, its graph. Holds no cache."""
+
+    def __init__(self, rotary: Rotary) -> None:
+        self.rotary = rotary
+        self.ran = False
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.output: Output | None = None
+
+    @abstractmethod
+    def compute(self, cache: KVCache) -> Output:
+        """The pass over the buffers, with shapes that depend on nothing else."""
+
+    def record(self, cache: KVCache, pool: Any) -> None:
+        """Capture the pass. The buffers must be loaded: it runs once before, to warm up."""
+        with torch.cuda.device(cache.keys[0].device):
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                self.compute(cache)
+            torch.cuda.current_stream().wait_stream(side)
+            # The table may be replaced by a longer one; a graph goes on reading this one.
+            self.tables = (self.rotary.cos, self.rotary.sin)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                self.output = self.compute(cache)
+            self.graph = graph
+
+    def play(self, cache: KVCache) -> Output:
+        if self.graph is None or self.output is None:
+            return self.compute(cache)
+        self.graph.replay()
+        return self.output
+
+
+P = TypeVar("P", bound=Pass)
 
 
 class Graphs:
@@ -51,9 +88,9 @@ class Graphs:
     captured. A graph holds the addresses of its cache; that is why caches are lent again.
     """
 
-    def __init__(self, model: Transformer, *, capture: bool = True) -> None:
+    def __init__(self, model: Model, *, capture: bool = True) -> None:
         self.model, self.capture = model, capture
-        self.passes: weakref.WeakKeyDictionary[KVCache, dict[Shape, Pass]] = (
+        self.passes: weakref.WeakKeyDictionary[KVCache, dict[Hashable, Any]] = (
             weakref.WeakKeyDictionary()
         )
         self.spare: list[KVCache] = []
@@ -67,7 +104,7 @@ class Graphs:
                 cache.lengths = []
                 return cache
         self.spare.clear()
-        return self.model.room(slots, min(-(-capacity // STEP) * STEP, self.model.context))
+        return self.model.room(slots, -(-capacity // STEP) * STEP)
 
     def expect_back(self, state: object, cache: KVCache) -> None:
         """Take `cache` back when nobody holds `state` any more."""
@@ -76,53 +113,48 @@ class Graphs:
     def _take_back(self, cache: KVCache) -> None:
         self.spare = [cache, *self.spare][:2]
 
-    def fits(self, first: int, counts: Sequence[int]) -> bool:
-        """Whether a pass is one of a cycle: all sequences, not too many rows."""
-        return first == 0 and max(counts) <= ROWS[-1]
+    def fits(self, counts: Sequence[int]) -> bool:
+        """Whether so many rows of each sequence are those of a cycle."""
+        return min(counts) > 0 and max(counts) <= ROWS[-1]
 
-    def run(
-        self,
-        cache: KVCache,
-        ids: Tensor,
-        bases: Sequence[int],
-        counts: Sequence[int],
-        parents: ParentLists | None,
-        taps: Sequence[int],
-    ) -> Output:
-        """`Transformer.run` for ids [N] of sequences in slots 0 to n - 1. Gives fresh tensors."""
-        end = max(b + c for b, c in zip(bases, counts, strict=True))
-        rows = next(size for size in ROWS if size >= max(counts))
-        tree = parents is not None
-        shape = Shape(len(counts), rows, width_for(end, cache.capacity), tree, tuple(taps))
-        known = self.passes.setdefault(cache, {})
-        again = shape in known
-        if not again:
-            known[shape] = Pass(self.model, shape)
-        one = known[shape]
-        one.load(ids, *fixed_plan(bases, counts, parents, rows))
-        if again and self.capture and one.graph is None:
+    def known(self, cache: KVCache, shape: Hashable, make: Callable[[], P]) -> P:
+        """The pass of `shape`, to be loaded; `make` makes it when it is met first."""
+        passes = self.passes.setdefault(cache, {})
+        if shape not in passes:
+            passes[shape] = make()
+        found: P = passes[shape]
+        return found
+
+    def play(self, one: Pass, cache: KVCache) -> Output:
+        """Run a loaded pass. What it gives is overwritten by the next that is played."""
+        if one.ran and self.capture and one.graph is None:
             self.pool = self.pool or torch.cuda.graph_pool_handle()
             one.record(cache, self.pool)
-        hidden, kept = one.play(cache)
-        # The graph's own output is overwritten by the next replay of any graph in the pool.
-        where = one.plan[3].flatten()[: ids.shape[0]]
-        return hidden[where], None if kept is None else kept[where]
+        one.ran = True
+        return one.play(cache)
 
 
-class Pass:
-    """One shape: its input buffers and, once recorded, its graph. Holds no cache."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one graph of a target is good for."""
+
+    sequences: int
+    rows: int
+    width: int
+    tree: bool
+    taps: tuple[int, ...]
+
+
+class TargetPass(Pass):
+    """The layers of a `Transformer`: hidden [n * R, H] before the final norm, taps [n * R, D]."""
 
     def __init__(self, model: Transformer, shape: Shape) -> None:
+        super().__init__(model.rotary)
         self.model, self.shape = model, shape
         n, rows, device = shape.sequences, shape.rows, model.device
         self.ids = torch.zeros(n * rows, dtype=torch.long, device=device)
         self.plan = torch.zeros(4, n, rows, dtype=torch.long, device=device)
         self.sees = torch.zeros(n, rows, rows, dtype=torch.bool, device=device)
-        self.slots = torch.arange(n, device=device).repeat_interleave(rows)
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.output: Output | None = None
-        # The table may be replaced by a longer one; a graph goes on reading this one.
-        self.tables = (model.rotary.cos, model.rotary.sin)
 
     def load(self, ids: Tensor, plan: Tensor, sees: Tensor | None) -> None:
         """Fill the buffers: ids [N], and what `fixed_plan` gave."""
@@ -131,41 +163,9 @@ class Pass:
         if sees is not None:
             self.sees.copy_(upload(sees, self.sees.device))
 
-    def record(self, cache: KVCache, pool: Any) -> None:
-        """Capture the pass. The buffers must be loaded: it runs once before, to warm up."""
-        with torch.cuda.device(self.plan.device):
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                self.compute(cache)
-            torch.cuda.current_stream().wait_stream(side)
-            self.tables = (self.model.rotary.cos, self.model.rotary.sin)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-                self.output = self.compute(cache)
-            self.graph = graph
-
-    def play(self, cache: KVCache) -> Output:
-        if self.graph is None or self.output is None:
-            return self.compute(cache)
-        self.graph.replay()
-        return self.output
-
     def compute(self, cache: KVCache) -> Output:
-        """The pass over the buffers, with shapes that depend on `shape` alone."""
         shape, config = self.shape, self.model.config
         cells, positions, take, _ = self.plan.unbind(0)
-        rows = Rows(
-            first=0,
-            counts=(shape.rows,) * shape.sequences,
-            bases=(),
-            slots=self.slots,
-            cells=cells.flatten(),
-            positions=positions.flatten(),
-            padded=None,
-            mask=None,
-            width=shape.width,
-        )
         seen, at = self._seen(cells, positions)
         masks: dict[int | None, Tensor | None] = {}
         for window in set(config.windows):
@@ -173,6 +173,7 @@ class Pass:
             if window is not None:
                 near = seen & (at[:, None] > positions[:, :, None] - window)
             masks[window] = additive(near, config.heads // config.kv_heads, self.model.dtype)
+        rows = fixed_rows(cells, positions, shape.width)
         return self.model.through(cache, self.ids[take.flatten()], rows, masks, shape.taps)
 
     def _seen(self, cells: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,10 +189,47 @@ class Pass:
         return seen, torch.where(row < 0, key, positions.gather(1, nearest))
 
 
+def run_target(
+    graphs: Graphs,
+    model: Transformer,
+    cache: KVCache,
+    ids: Tensor,
+    bases: Sequence[int],
+    counts: Sequence[int],
+    parents: ParentLists | None,
+    taps: Sequence[int],
+) -> Output:
+    """`Transformer.run` for ids [N] of sequences in slots 0 to n - 1. Gives fresh tensors."""
+    end = max(b + c for b, c in zip(bases, counts, strict=True))
+    rows, width = rows_for(max(counts)), width_for(end, cache.capacity)
+    shape = Shape(len(counts), rows, width, parents is not None, tuple(taps))
+    one = graphs.known(cache, shape, lambda: TargetPass(model, shape))
+    one.load(ids, *fixed_plan(bases, counts, parents, rows))
+    hidden, kept = graphs.play(one, cache)
+    where = one.plan[3].flatten()[: ids.shape[0]]
+    return hidden[where], None if kept is None else kept[where]
+
+
+def fixed_rows(cells: Tensor, positions: Tensor, width: int) -> Rows:
+    """The plan of rows [n, R] of slots 0 to n - 1 whose cells only the device knows."""
+    n, rows = cells.shape
+    return Rows(
+        first=0,
+        counts=(rows,) * n,
+        bases=(),
+        slots=torch.arange(n, device=cells.device)[:, None].expand(n, rows).flatten(),
+        cells=cells.flatten(),
+        positions=positions.flatten(),
+        padded=None,
+        mask=None,
+        width=width,
+    )
+
+
 def fixed_plan(
     bases: Sequence[int], counts: Sequence[int], parents: ParentLists | None, rows: int
 ) -> tuple[Tensor, Tensor | None]:
-    """What `Pass` must be told, on the host: [4, n, R] of each row's cell, position and place
+    """What `TargetPass` must be told, on the host: [4, n, R] of each row's cell, position and place
     among the packed rows, and (its first N numbers) where the packed rows are in [n * R]; and for
     trees who sees which new row, [n, R, R] bool."""
     count = torch.tensor(counts)[:, None]
@@ -211,6 +249,11 @@ def fixed_plan(
                 sees[i] = False
                 sees[i, :, : counts[i]] = own[step[i]]
     return torch.stack([cells, positions, take, places.view_as(cells)]), sees
+
+
+def rows_for(count: int) -> int:
+    """The bucket for `count` rows."""
+    return next(size for size in ROWS if size >= count)
 
 
 def width_for(cells: int, capacity: int) -> int:

@@ -18,7 +18,7 @@ from floodstage.core.errors import ContextError, PairingError
 from floodstage.core.types import Forward
 from floodstage.models.cache import KVCache, ParentLists, Rows, plan_rows, upload
 from floodstage.models.config import TransformerConfig
-from floodstage.models.graphs import Graphs
+from floodstage.models.graphs import Graphs, run_target
 from floodstage.models.layers import Attend, Layer, Linear, Norm, Rotary, fuse_all
 
 PREFILL_CHUNK = 512
@@ -103,13 +103,13 @@ class Transformer(nn.Module):
         return state
 
     def room(self, slots: int, capacity: int) -> KVCache:
-        """A new cache."""
+        """A new cache; its cells are no more than the model addresses."""
         c = self.config
         return KVCache.empty(
             c.layers,
             slots,
             c.kv_heads,
-            capacity,
+            min(capacity, self.context),
             c.head_dim,
             dtype=self.dtype,
             device=self.device,
@@ -133,8 +133,10 @@ class Transformer(nn.Module):
         bases = state.cache.extend(first, counts)
         ids = tokens[0] if len(tokens) == 1 else torch.cat(list(tokens))
         parents = None if chain else parents
-        if self.graphs is not None and self.graphs.fits(first, counts):
-            hidden, taps = self.graphs.run(state.cache, ids, bases, counts, parents, state.taps)
+        if self.graphs is not None and first == 0 and self.graphs.fits(counts):
+            hidden, taps = run_target(
+                self.graphs, self, state.cache, ids, bases, counts, parents, state.taps
+            )
         else:
             rows = plan_rows(bases, counts, first=first, parents=parents, device=self.device)
             hidden, taps = self.run(state.cache, ids, rows, state.taps)

@@ -53,7 +53,7 @@ def source_files(split: Split, *, tests: bool = True) -> Iterator[SourceFile]:
             yield SourceFile(name, text)
 
 
-def prompts(count: int, *, seed: int = 0, lines: int = 12) -> list[str]:
+def prompts(count: int, *, seed: int = 0, lines: int = 8) -> list[str]:
     """`count` openings of held-out files' functions: up to `lines` lines that end with a `def`."""
     found: list[str] = []
     for file in source_files("heldout"):

@@ -40,12 +40,15 @@ class Tokenizer:
         if not path.is_file():
             raise CheckpointError(f"{str(folder)!r} has no tokenizer.json.")
         try:
-            # Read here: `Backend.from_file` takes the whole process down on bytes not UTF-8.
-            backend = Backend.from_str(path.read_text(encoding="utf-8"))
+            backend = Backend.from_file(str(path))
         except Exception as error:  # the backend raises bare Exception
             raise CheckpointError(f"{str(path)!r} cannot be read: {error}.") from error
         settings = _optional(folder / "tokenizer_config.json")
-        special = {k: _content(v) for k, v in settings.items() if k.endswith("_token") and v}
+        special = {
+            k: _content(v)
+            for k, v in settings.items()
+            if k.endswith("_token") and isinstance(v, str | dict)
+        }
         return cls(
             backend, _stop_ids(folder, backend, special), _template(folder, settings), special
         )
@@ -83,14 +86,15 @@ class Tokenizer:
         """Ids of a conversation that waits for its answer, by the model's chat template."""
         if self.template is None:
             raise ConfigError("This tokenizer has no chat template: give plain text instead.")
-        from jinja2 import Environment  # only chats need it
-        from jinja2.exceptions import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment  # only chats need it
 
         def refuse(message: str) -> None:
             raise ConfigError(f"The chat template refused the messages: {message}")
 
         try:
-            env = Environment(trim_blocks=True, lstrip_blocks=True)
+            env = ImmutableSandboxedEnvironment(
+                trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            )
             env.globals["raise_exception"] = refuse
             text = env.from_string(self.template).render(
                 messages=list(messages),
@@ -98,7 +102,9 @@ class Tokenizer:
                 enable_thinking=False,
                 **self.special,
             )
-        except TemplateError as error:
+        except ConfigError:
+            raise
+        except Exception as error:  # a template is a program: it may raise anything
             raise ConfigError(f"The chat template failed: {error}.") from error
         return self.encode(text)
 
