@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from floodstage.engine.build import load, load_target
 from floodstage.engine.engine import Engine
 from floodstage.models.transformer import Transformer
+from floodstage.text.mathematics import problems
 from floodstage.text.tokenizer import Tokenizer
 from floodstage.training.drafter import DrafterShape
 from floodstage.training.fit import FitConfig
@@ -24,8 +27,7 @@ CPU = torch.device("cpu")
 CONTEXT, VOCAB, BLOCK = 320, 300, 6
 
 TARGET_RUN = TargetRun(
-    corpus="mathematics",
-    texts=400,
+    corpus="",  # a file, see `tiny`
     longest=256,
     shape=TargetShape(
         layers=2,
@@ -40,7 +42,7 @@ TARGET_RUN = TargetRun(
     fit=FitConfig(steps=40, tokens_per_step=1024, evaluate_every=100),
 )
 DRAFTER_RUN = DrafterRun(
-    corpus="mathematics",
+    corpus="",
     texts=24,
     new_tokens=24,
     shape=DrafterShape(layers=1, block_size=BLOCK, taps=(0, 1), anchors=4),
@@ -50,10 +52,11 @@ DRAFTER_RUN = DrafterRun(
 
 @dataclass(frozen=True)
 class Tiny:
-    """The folders of a target and of its drafter, and what was said while they were trained."""
+    """The folders of a target and of its drafter, their corpus, and what was said in training."""
 
     target: Path
     drafter: Path
+    corpus: Path
     said: tuple[str, ...]
 
 
@@ -65,12 +68,18 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, _one_thread: None) -> Tiny:
     root, said = tmp_path_factory.mktemp("tiny"), list[str]()
-    target = train_target(TARGET_RUN, root / "target", CPU, said.append)
+    corpus = root / "corpus.jsonl"
+    with corpus.open("w", encoding="utf-8") as file:
+        for p in islice(problems("train"), 500):
+            file.write(json.dumps({"prompt": p.prompt, "response": p.solution}) + "\n")
+    run = replace(TARGET_RUN, corpus=str(corpus))
+    target = train_target(run, root / "target", CPU, said.append)
     model = load_target(target, torch.float32, CPU)
     assert isinstance(model, Transformer)
     tokenizer = Tokenizer.load(target)
-    drafter = train_drafter(DRAFTER_RUN, model, tokenizer, root / "drafter", said.append)
-    return Tiny(target, drafter, tuple(said))
+    drafting = replace(DRAFTER_RUN, corpus=str(corpus))
+    drafter = train_drafter(drafting, model, tokenizer, root / "drafter", said.append)
+    return Tiny(target, drafter, corpus, tuple(said))
 
 
 @pytest.fixture(scope="session")
@@ -87,5 +96,8 @@ def engine_of(tiny: Tiny) -> Callable[..., Engine]:
 @pytest.fixture
 def copied(tiny: Tiny, tmp_path: Path) -> Tiny:
     """Both folders, to be broken."""
-    target = Path(shutil.copytree(tiny.target, tmp_path / "target"))
-    return Tiny(target, Path(shutil.copytree(tiny.drafter, tmp_path / "drafter")), tiny.said)
+    return replace(
+        tiny,
+        target=Path(shutil.copytree(tiny.target, tmp_path / "target")),
+        drafter=Path(shutil.copytree(tiny.drafter, tmp_path / "drafter")),
+    )

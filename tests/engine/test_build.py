@@ -41,7 +41,7 @@ def edit(
 
 
 def engine(pair: Any, **settings: Any) -> Engine:
-    given = {"target": str(pair.target), "drafter": str(pair.drafter)}
+    given = {"target": str(pair.target), "drafter": str(pair.drafter), "device": "cpu"}
     return floodstage.load(**given | settings)
 
 
@@ -334,13 +334,13 @@ def test_another_family_runs_through_the_adapter_and_says_so(
     gpt2: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="floodstage"):
-        plain = floodstage.load(str(gpt2), drafter="none")
+        plain = floodstage.load(str(gpt2), drafter="none", device="cpu")
     assert isinstance(plain.target, AdaptedLM)
     assert [r.getMessage() for r in caplog.records if r.name == "floodstage"] == [
         "The model type 'gpt2' is not in floodstage's runtime: "
         "using transformers (slower, no trees)."
     ]
-    drafted = floodstage.load(str(gpt2), drafter="ngram")
+    drafted = floodstage.load(str(gpt2), drafter="ngram", device="cpu")
     for options in ({}, {"temperature": 1.0}):
         want = plain.generate("What is 3 + 4?", max_new_tokens=20, **options)
         assert drafted.generate("What is 3 + 4?", max_new_tokens=20, **options).ids == want.ids
@@ -348,4 +348,4 @@ def test_another_family_runs_through_the_adapter_and_says_so(
 
 def test_another_family_has_no_layers_for_a_block_drafter(gpt2: Path, tiny: Any) -> None:
     with pytest.raises(PairingError, match="needs a target in floodstage's own runtime"):
-        floodstage.load(str(gpt2), drafter=str(tiny.drafter))
+        floodstage.load(str(gpt2), drafter=str(tiny.drafter), device="cpu")

@@ -145,7 +145,7 @@ def drafts_fit_what_is_left(case: Case) -> None:
 
 
 def a_batch_gives_each_what_it_gets_alone(case: Case) -> None:
-    """The tokens, and where the drafter is worth its name the very same drafts."""
+    """The tokens, and the very same drafts."""
     together = run(case)
     for i, request in enumerate(case.requests):
         (alone,) = run(replace(case, requests=(request,), slots=1))

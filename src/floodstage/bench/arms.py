@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from floodstage.core.protocols import Clock
 from floodstage.core.types import Request, StepRecord
 from floodstage.engine.engine import Engine
 
@@ -75,13 +76,14 @@ class TransformersArm:
     lossless: bool = True
 
     def answer(self, request: Request) -> Answer:
-        ids = torch.tensor([request.prompt])
-        watch = _FirstToken()
+        ids = torch.tensor([request.prompt], device=self.model.device)
+        clock = self.engine.clock  # waits for the device
+        watch = _FirstToken(clock)
         rules: dict[str, Any] = {"do_sample": False}
         if not request.sampling.greedy:
             rules = {"do_sample": True, "temperature": request.sampling.temperature, "top_k": 0}
             torch.manual_seed(request.seed)
-        start = perf_counter()
+        start = clock()
         with torch.inference_mode():
             out = self.model.generate(
                 ids,
@@ -93,7 +95,7 @@ class TransformersArm:
                 **rules,
                 **self.options,
             )
-        wall = perf_counter() - start
+        wall = clock() - start
         written = tuple(out[0, len(request.prompt) :].tolist())
         stopped = bool(written) and written[-1] in request.stop_ids
         return Answer(
@@ -108,14 +110,14 @@ class TransformersArm:
 class _FirstToken:
     """A transformers streamer that only looks at the clock."""
 
-    def __init__(self) -> None:
-        self.calls = 0
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.calls = clock, 0
         self.at: float | None = None
 
     def put(self, value: Any) -> None:
         self.calls += 1
         if self.calls == 2:  # the first call brings the prompt
-            self.at = perf_counter()
+            self.at = self.clock()
 
     def end(self) -> None:
         pass
@@ -126,11 +128,12 @@ def with_drafter(engine: Engine, name: str, other: Engine) -> OurArm:
     return OurArm(name, replace(engine, drafter=other.drafter, scheduler=other.scheduler))
 
 
-def load_peer(folder: Path, dtype: torch.dtype) -> Any:
+def load_peer(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """The same weights in transformers, ready to generate. Takes seconds to import."""
     import transformers
 
     transformers.logging.set_verbosity_error()
-    model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
+    model = model.to(device).eval()
     model.generation_config = transformers.GenerationConfig()
     return model

@@ -110,14 +110,15 @@ def _peer(
     text: str, name: str, size: int | None, config: BenchConfig, engine: Engine
 ) -> TransformersArm:
     dtype = engine.target.dtype if isinstance(engine.target, Transformer) else torch.float32
-    model = load_peer(find_model(config.target), dtype)
+    device = engine.target.device
+    model = load_peer(find_model(config.target), dtype, device)
     options: dict[str, Any] = {}
     if name == "transformers-lookup":
         options["prompt_lookup_num_tokens"] = size or 10
     if name == "transformers-assistant":
         if config.assistant is None:
             raise ConfigError("The arm 'transformers-assistant' needs --assistant MODEL.")
-        helper = load_peer(find_model(config.assistant), dtype)
+        helper = load_peer(find_model(config.assistant), dtype, device)
         helper.generation_config.num_assistant_tokens = size or 5
         helper.generation_config.num_assistant_tokens_schedule = "constant"
         helper.generation_config.assistant_confidence_threshold = 0.0

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import track
 
 from floodstage.bench.arms import Answer, Arm
@@ -55,7 +56,7 @@ def measure(
         for _ in range(2):  # a warm-up of every shape that the first prompt brings
             arm.answer(ask(workload.items[0], 0))
     with path.open("a", encoding="utf-8") as file:
-        for i in track(todo, "measuring", disable=not progress):
+        for i in track(todo, "measuring", disable=not progress, console=Console(stderr=True)):
             item = workload.items[i]
             for turn, order in enumerate((list(arms), list(reversed(arms)))):
                 for arm in order:
@@ -141,9 +142,6 @@ def _write_env(out: Path, workload: Workload, settings: dict[str, Any]) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions, device, threads and commit."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     packages = ("floodstage", "torch", "transformers", "tokenizers")
     return {
         "versions": {name: metadata.version(name) for name in packages},
@@ -152,8 +150,23 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
-        "commit": commit,
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    """The commit of floodstage itself; empty where it was installed without one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # no git here
+        return ""
+    return done.stdout.strip()
 
 
 def _processor() -> str:

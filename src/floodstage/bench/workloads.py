@@ -48,7 +48,10 @@ def load_workload(name: str, count: int, *, seed: int = 0) -> Workload:
     elif name == "code":
         items = [Item(text) for text in source_code.prompts(count, seed=seed)]
     elif Path(name).is_file():
-        items = _from_file(Path(name), count)
+        try:
+            items = _from_file(Path(name), count)
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{name!r} is not UTF-8 text: {error}.") from error
     else:
         raise unknown("workload (nor a file of that name)", name, BUILT_IN)
     if not items:

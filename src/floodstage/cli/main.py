@@ -198,7 +198,8 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        code = app(standalone_mode=False)  # typer gives the code of an interrupt or an Exit
+        # typer gives the code of an interrupt or an Exit
+        code = app(prog_name="floodstage", standalone_mode=False)
         sys.stdout.flush()  # a reader that has gone is noticed here, not at the very end
     except (KeyboardInterrupt, typer.Abort):
         code = 130
@@ -220,7 +221,7 @@ def _explain(error: Exception) -> int:
         return 2 if isinstance(error, ConfigError) else 1
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1
     if isinstance(error, OSError):
         print(f"floodstage: {error}", file=sys.stderr)
         return 1

@@ -85,8 +85,8 @@ def as_dict(g: Generation) -> dict[str, Any]:
 def print_batches(lines: list[BatchSummary], out: Path, *, as_json: bool) -> None:
     """What batches give, and where it is kept."""
     console = screen(as_json)
-    console.print(markdown(lines))
-    console.print(f"Records and summaries: {out}")
+    console.print(markdown(lines), markup=False, soft_wrap=True)
+    _where(console, out)
     if as_json:
         print(json.dumps([asdict(line) for line in lines]))
 
@@ -96,9 +96,13 @@ def print_bench(lines: list[ArmSummary], out: Path, *, as_json: bool) -> None:
     console = screen(as_json)
     console.print(table(lines))
     console.print(legend(lines))
-    console.print(f"Records and summaries: {out}")
+    _where(console, out)
     if as_json:
         print(json.dumps([asdict(line) for line in lines]))
+
+
+def _where(console: Console, out: Path) -> None:
+    console.print(f"Records and summaries: {out}", markup=False, soft_wrap=True)
 
 
 def screen(as_json: bool) -> Console:

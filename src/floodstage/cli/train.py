@@ -18,6 +18,9 @@ Corpus = Annotated[
         "(text | prompt, response | question, answer)."
     ),
 ]
+Start = Annotated[
+    str | None, typer.Option(help="A model to go on from (name or folder), with its shape.")
+]
 Out = Annotated[Path, typer.Option(help="Run folder; the same command goes on from it.")]
 Steps = Annotated[int, typer.Option(min=1)]
 PerStep = Annotated[int, typer.Option(min=64, help="Tokens of a step, padding included.")]
@@ -26,6 +29,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
 MatrixLr = Annotated[float, typer.Option(help="Peak learning rate of Muon (matrices).")]
 OtherLr = Annotated[float, typer.Option(help="Peak learning rate of AdamW (the rest).")]
+Decay = Annotated[
+    float, typer.Option(min=0.01, max=1.0, help="Share of the steps in which the rates fall to 0.")
+]
 Every = Annotated[int, typer.Option(min=1, help="Steps between held-out evaluations.")]
 
 
@@ -33,6 +39,7 @@ Every = Annotated[int, typer.Option(min=1, help="Steps between held-out evaluati
 def target(
     out: Out,
     corpus: Corpus = "mathematics",
+    start: Start = None,
     steps: Steps = 2000,
     tokens_per_step: PerStep = 4096,
     texts: Annotated[int, typer.Option(min=1, help="Texts to read (problems, files).")] = 120_000,
@@ -47,12 +54,14 @@ def target(
     context: Annotated[int, typer.Option(min=16, help="Positions of the model.")] = 1024,
     matrix_lr: MatrixLr = 0.02,
     other_lr: OtherLr = 3e-3,
+    decay: Decay = 0.4,
     evaluate_every: Every = 250,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
     """Train a Qwen3-shaped causal model and its byte-level BPE from a corpus."""
+    from floodstage.engine.build import find_model
     from floodstage.engine.device import prepare
     from floodstage.training.fit import FitConfig
     from floodstage.training.run import TargetRun, train_target
@@ -60,6 +69,7 @@ def target(
 
     run = TargetRun(
         corpus=corpus,
+        start=None if start is None else str(find_model(start)),
         texts=texts,
         longest=longest,
         shape=TargetShape(
@@ -77,6 +87,7 @@ def target(
             tokens_per_step=tokens_per_step,
             matrix_lr=matrix_lr,
             other_lr=other_lr,
+            decay=decay,
             evaluate_every=evaluate_every,
             seed=seed,
         ),
@@ -89,6 +100,7 @@ def drafter(
     out: Out,
     target: Annotated[str, typer.Option(help="The model to draft for.")] = "math-mini",
     corpus: Corpus = "mathematics",
+    start: Start = None,
     steps: Steps = 1500,
     tokens_per_step: PerStep = 4096,
     texts: Annotated[int, typer.Option(min=1, help="Texts the target writes first.")] = 8_000,
@@ -110,6 +122,7 @@ def drafter(
     gamma: Annotated[float, typer.Option(help="Of decay: slot k weighs exp(-(k-1)/gamma).")] = 7.0,
     matrix_lr: MatrixLr = 0.02,
     other_lr: OtherLr = 3e-3,
+    decay: Decay = 0.4,
     evaluate_every: Every = 100,
     seed: Seed = 0,
     device: Device = "auto",
@@ -131,6 +144,7 @@ def drafter(
 
     run = DrafterRun(
         corpus=corpus,
+        start=None if start is None else str(find_model(start)),
         texts=texts,
         new_tokens=new_tokens,
         prompt_tokens=prompt_tokens,
@@ -144,6 +158,7 @@ def drafter(
             tokens_per_step=tokens_per_step,
             matrix_lr=matrix_lr,
             other_lr=other_lr,
+            decay=decay,
             evaluate_every=evaluate_every,
             seed=seed,
         ),

@@ -14,6 +14,7 @@ from time import perf_counter
 
 import torch
 
+from floodstage.core.errors import ContextError
 from floodstage.core.protocols import (
     Clock,
     Drafter,
@@ -64,6 +65,7 @@ class Decoder:
     ) -> None:
         self.target, self.drafter, self.verifier = target, drafter, verifier
         self.scheduler, self.slots, self.clock = scheduler, slots, clock
+        self.capacity = capacity
         self.state = target.begin(slots, capacity, taps=drafter.taps)
         self.session = drafter.begin(slots, capacity)
         self.live: list[Live] = []
@@ -75,14 +77,27 @@ class Decoder:
 
     @torch.inference_mode()
     def join(self, request: Request) -> Step:
-        """Read a prompt into the next slot; its first token."""
+        """Read a prompt into the next slot; its first token.
+
+        Raises ContextError if the text may outgrow the state; the other sequences go on as before.
+        """
         start = self.clock()
         slot = len(self.live)
+        wanted = len(request.prompt) + request.max_new_tokens
+        if wanted > self.capacity:
+            raise ContextError(
+                f"The prompt and max_new_tokens may need {wanted} tokens, but there is room for "
+                f"{self.capacity}."
+            )
         judge = self.verifier.begin(request, self.target.vocab_size, self.target.device)
         prompt = upload(torch.tensor(request.prompt), self.target.device)
         out = self.target.forward(self.state, [prompt], first=slot, last_only=True)
         pending = int(judge.first(out.logits[-1]))
-        self.session.join(request, out.taps)
+        try:
+            self.session.join(request, out.taps)
+        except BaseException:
+            self.state.leave(slot)  # no half-joined sequence may hold a slot
+            raise
         self.live.append(Live(self.joined, request, judge, pending, request.max_new_tokens))
         self.joined += 1
         record = StepRecord(0, 0, 0, slot + 1, 0.0, verify_s=self.clock() - start, prefill=True)

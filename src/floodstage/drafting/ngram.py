@@ -49,10 +49,17 @@ class NgramSession:
         for n in range(min(size, len(self.text) + 1), self.drafter.shortest - 1, -1):
             end = self.ends.get(tuple(text[-n:]))
             if end is not None:
-                found = self.text[end : end + budget]
-                # The copy may run into the pending token, which is not in the text yet.
-                return found if len(found) == budget else [*found, pending][:budget]
+                return self._copy(end, pending, budget)
         return ()
+
+    def _copy(self, start: int, pending: TokenId, budget: int) -> list[TokenId]:
+        """The text from `start` on, the pending token after it, and then the copy itself: a text
+        that repeats itself goes on repeating."""
+        tokens = [*self.text[start : start + budget], pending][:budget]
+        period = len(tokens)
+        while len(tokens) < budget:
+            tokens.append(tokens[-period])
+        return tokens
 
     def observe(self, commit: Commit) -> None:
         self._extend([commit.pending, *commit.tokens[:-1]])

@@ -32,6 +32,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         mean = torch.addcmul(_constant(eps, x.device), size, size, value=1.0 / x.shape[-1])
         return x.mul(mean.rsqrt_()).mul_(weight)
+    if weight.ndim == 1:
+        return F.rms_norm(x, x.shape[-1:], weight, eps)
     return F.rms_norm(x, x.shape[-1:], None, eps) * weight
 
 

@@ -139,7 +139,7 @@ def collate(documents: Documents, chosen: NDArray[np.int64], pad: int) -> Batch:
 
 def corpus(name: str, split: str, count: int, *, seed: int) -> Iterator[Pair]:
     """Texts of a built-in corpus, of a text file, or of a JSONL file with `prompt`/`response`,
-    `messages` or `text`. Of a file, 1 in 20 texts is held out."""
+    `question`/`answer` or `text`. Of a file, 1 in 20 texts is held out."""
     if name == "mathematics":
         kind = "train" if split == "train" else "heldout"
         for p in islice(problems(kind, seed=seed), count):  # type: ignore[arg-type]
@@ -148,9 +148,12 @@ def corpus(name: str, split: str, count: int, *, seed: int) -> Iterator[Pair]:
         for file in islice(source_files(split), count):  # type: ignore[arg-type]
             yield Pair("", file.text)
     elif Path(name).is_file():
-        for i, pair in enumerate(_file_pairs(Path(name))):
-            if (i % 20 == 0) == (split == "heldout"):
-                yield pair
+        try:
+            for i, pair in enumerate(_file_pairs(Path(name))):
+                if (i % 20 == 0) == (split == "heldout"):
+                    yield pair
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{name!r} is not UTF-8 text: {error}.") from error
     else:
         raise unknown("corpus (nor a file of that name)", name, BUILT_IN)
 

@@ -55,7 +55,8 @@ def fresh_drafter(target: Transformer, mask_id: int, shape: DrafterShape) -> Blo
             f"The drafter cannot have {shape.layers} layers: its target has {config.layers}."
         )
     n = config.layers
-    taps = shape.taps or tuple(sorted({n // 4, n // 2 - 1, n - 3, n - 2}))
+    spread = {n // 4, n // 2 - 1, n - 3, n - 2}
+    taps = shape.taps or tuple(sorted(t for t in spread if t >= 0))
     body = type(config).from_dict(
         config.to_dict()
         | {

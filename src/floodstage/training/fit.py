@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from floodstage.core.errors import CheckpointError, ConfigError
 from floodstage.training.muon import Muon
+
+QUIET_S = 60.0
+"""Where there is no terminal for a bar, a line this often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +94,7 @@ def fit(task: Task, config: FitConfig, run: Path, *, report: Report = print) -> 
     if step:
         report(f"Going on after step {step} of {config.steps}.")
     torch.manual_seed(config.seed + step)
-    saved = time.monotonic()
+    saved = spoken = time.monotonic()
     with _progress() as bar:
         job = bar.add_task("training", total=config.steps, completed=step, note="")
         for batch in task.batches(step):
@@ -98,7 +102,11 @@ def fit(task: Task, config: FitConfig, run: Path, *, report: Report = print) -> 
                 break
             loss, speed = _step(task, batch, optimizers, config, step)
             step += 1
-            bar.update(job, completed=step, note=f"loss {loss:.3f} · {speed:,.0f} tokens/s")
+            note = f"loss {loss:.3f} · {speed:,.0f} tokens/s"
+            bar.update(job, completed=step, note=note)
+            if not bar.console.is_terminal and time.monotonic() - spoken > QUIET_S:
+                report(f"step {step} of {config.steps} · {note}")
+                spoken = time.monotonic()
             last = step == config.steps
             if step % config.evaluate_every == 0 or last:
                 row = {"step": step, "loss": loss, "tokens_per_s": speed, **task.evaluate()}
@@ -168,6 +176,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
         refresh_per_second=2,
     )
 
@@ -206,10 +215,12 @@ def _resume(
     if not path.is_file():
         return 0, []
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = dict(torch.load(path, map_location="cpu", weights_only=True))
+        theirs = dict(state["config"])
     except Exception as error:  # torch raises a different kind for every way to be broken
-        raise CheckpointError(f"{str(path)!r} cannot be read: {error}.") from error
-    ours, theirs = asdict(config), state["config"]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{str(path)!r} cannot be read: {reason}") from error
+    ours = asdict(config)
     changed = [k for k in ours if k not in ("save_every_s",) and ours[k] != theirs.get(k)]
     if changed:
         raise CheckpointError(
@@ -221,5 +232,6 @@ def _resume(
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{str(path)!r} is of another model: {error}.") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{str(path)!r} is of another model: {reason}") from error
     return int(state["step"]), list(state["history"])

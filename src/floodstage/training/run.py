@@ -6,19 +6,20 @@ A run folder holds the tokenizer or the target's own text, the checkpoint, the h
 
 from __future__ import annotations
 
+import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
 
-from floodstage.core.errors import ConfigError
+from floodstage.core.errors import CheckpointError, ConfigError
 from floodstage.core.metrics import tau
 from floodstage.core.protocols import Drafter
 from floodstage.core.types import Request, Sampling, StepRecord
@@ -28,6 +29,7 @@ from floodstage.drafting.block_diffusion import BlockDiffusionDrafter
 from floodstage.drafting.ngram import NgramDrafter
 from floodstage.drafting.none import NoDrafter
 from floodstage.models.block_diffusion import BlockDiffusion
+from floodstage.models.load import load_block_diffusion, load_transformer
 from floodstage.models.transformer import Transformer
 from floodstage.scheduling.fixed import FixedScheduler
 from floodstage.text.mathematics import Problem, is_right, problems
@@ -46,6 +48,7 @@ class TargetRun:
     """A target to train. `texts` is how many texts of the corpus are read (problems, files)."""
 
     corpus: str
+    start: str | None = None  # folder of a model to go on from, with its tokenizer and shape
     texts: int = 120_000
     longest: int = 512  # tokens of a piece
     shape: TargetShape = field(default_factory=TargetShape)
@@ -58,6 +61,7 @@ class DrafterRun:
     second one greedily, the others at `temperature`."""
 
     corpus: str
+    start: str | None = None  # folder of a drafter to go on from, with its shape
     texts: int = 8_000
     prompt_tokens: int = 48  # of a text without a prompt
     new_tokens: int = 208
@@ -69,8 +73,11 @@ class DrafterRun:
 
 
 def train_target(run: TargetRun, out: Path, device: torch.device, say: Say = print) -> Path:
-    """Train a target into `out`; the folder of the finished model."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Train a target into `out`; the folder of the finished model.
+
+    Raises CheckpointError if `out` holds a run of another configuration.
+    """
+    _begin(out, asdict(run))
     tokenizer = _tokenizer(run, out, say)
     say("Encoding the corpus.")
     train, held_out = (
@@ -80,7 +87,10 @@ def train_target(run: TargetRun, out: Path, device: torch.device, say: Say = pri
         for split, count in (("train", run.texts), ("heldout", 400))
     )
     say(f"{len(train):,} texts, {train.ids.size:,} tokens to learn from.")
-    model = fresh_target(run.shape.config(tokenizer), run.fit.seed).to(device)
+    if run.start is None:
+        model = fresh_target(run.shape.config(tokenizer), run.fit.seed).to(device)
+    else:
+        model = load_transformer(Path(run.start), dtype=torch.float32, device=device).train()
     probe = None
     if run.corpus == "mathematics":
         asked = list(islice(problems("heldout", seed=99), 63))
@@ -94,10 +104,45 @@ def train_target(run: TargetRun, out: Path, device: torch.device, say: Say = pri
     return out / "model"
 
 
+def _begin(out: Path, config: dict[str, Any]) -> None:
+    """Write the configuration of a new run, or hold it against that of the run in `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "run.json"
+    config = json.loads(json.dumps(config))  # as it will be read back
+    if not path.is_file():
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+        return
+    try:
+        old = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}.") from error
+    # `fit` looks after its own part, some of which may change.
+    if changed := [k for k in config if k != "fit" and config[k] != old.get(k)]:
+        raise CheckpointError(
+            f"{str(out)!r} holds a run of another configuration ({', '.join(changed)} differ): "
+            "choose another folder or the same settings."
+        )
+
+
+def _fingerprint(target: Transformer) -> str:
+    """Tells targets apart by what they were trained to: the norms, which are small."""
+    digest = hashlib.sha256()
+    for name, p in target.named_parameters():
+        if name.endswith("norm.weight"):
+            digest.update(p.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _tokenizer(run: TargetRun, out: Path, say: Say) -> Tokenizer:
     folder = out / "tokenizer"
     if (folder / "generation_config.json").is_file():  # the last file that save writes
         return Tokenizer.load(folder)
+    if run.start is not None:
+        tokenizer = Tokenizer.load(Path(run.start))
+        tokenizer.save(folder)
+        return tokenizer
     say("Learning the tokenizer.")
     texts = list(corpus(run.corpus, "train", min(run.texts, 40_000), seed=run.fit.seed))
     template = TEMPLATE if all(pair.prompt for pair in texts) else None
@@ -115,16 +160,25 @@ def train_drafter(
     out: Path,
     say: Say = print,
 ) -> Path:
-    """Train a drafter for `target` into `out`; the folder of the finished model."""
+    """Train a drafter for `target` into `out`; the folder of the finished model.
+
+    Raises CheckpointError if `out` holds a run of another configuration or for another target.
+    """
     mask = mask_token(run, target, tokenizer)
     for p in target.parameters():
         p.requires_grad_(False)
-    out.mkdir(parents=True, exist_ok=True)
+    _begin(out, asdict(run) | {"target": _fingerprint(target)})
     train = own_text(run, target, tokenizer, out / "own_text.npz", "train", run.texts, say)
     held_out = own_text(run, target, tokenizer, out / "own_text_heldout.npz", "heldout", 192, say)
-    net = fresh_drafter(target, mask, run.shape)
+    if run.start is None:
+        net = fresh_drafter(target, mask, run.shape)
+    else:
+        net = load_block_diffusion(Path(run.start), target).train()
+        shape = replace(run.shape, block_size=net.config.block_size)
+        run = replace(run, shape=shape)
     block, stop = run.shape.block_size, frozenset(tokenizer.eos)
-    prompts = [held_out.text(i)[: held_out.prompts[i]].tolist() for i in range(0, 32, 2)]
+    asked = range(0, min(32, len(held_out)), 2)
+    prompts = [held_out.text(i)[: held_out.prompts[i]].tolist() for i in asked]
 
     def probe(net: BlockDiffusion) -> Mapping[str, float]:
         return {
@@ -175,7 +229,12 @@ def own_text(
         with np.load(path) as kept:
             return Documents(kept["ids"], kept["starts"], kept["prompts"])
     say(f"The target writes {count:,} texts.")
-    prompts = list(_prompts(run, tokenizer, split, count))
+    prompts = [p for p in _prompts(run, tokenizer, split, count) if len(p) < target.context]
+    if not prompts:
+        raise ConfigError(
+            f"The corpus {run.corpus!r} gives no prompt for the split {split!r}: give more text, "
+            "or shorter prompts."
+        )
     requests = [
         Request(
             prompt=tuple(prompt),
@@ -196,7 +255,7 @@ def own_text(
         slots=run.own_text_slots,
     )
     ended = (s.finish for s in _collect(steps, written) if s.finish)
-    for _ in track(ended, "own text", total=len(requests), disable=not sys.stderr.isatty()):
+    for _ in track(ended, "own text", total=len(requests), console=Console(stderr=True)):
         pass
     texts = [[*prompt, *written[i]] for i, prompt in enumerate(prompts)]
     documents = Documents.of(texts, [len(p) for p in prompts])
@@ -221,6 +280,8 @@ def _prompts(run: DrafterRun, tokenizer: Tokenizer, split: str, count: int) -> I
         yield from (list(tokenizer.encode(p.prompt)) for p in pairs[:count])
         return
     texts = [ids for ids in tokenizer.encode_batch(bare) if len(ids) > run.prompt_tokens]
+    if not texts:
+        return
     sizes = np.array([len(t) for t in texts], dtype=np.float64)
     for i in rng.choice(len(texts), size=count, p=sizes / sizes.sum()):
         at = int(rng.integers(0, len(texts[i]) - run.prompt_tokens + 1))
@@ -271,9 +332,3 @@ def right_answers(model: Transformer, tokenizer: Tokenizer, asked: Sequence[Prob
     for _ in _collect(steps, written):
         pass
     return sum(is_right(p, tokenizer.decode(written[i])) for i, p in enumerate(asked)) / len(asked)
-
-
-def save_run_config(run: TargetRun | DrafterRun, out: Path) -> None:
-    """The resolved configuration, for people and for `--set`."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps(asdict(run), indent=1) + "\n")
