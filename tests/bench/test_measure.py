@@ -80,7 +80,7 @@ def test_records_are_read_back_as_they_were(tmp_path: Path) -> None:
         "ttft_s": 0.5,
         "wall_s": 2.0,
         "repeated_4grams": 0.0,
-        "cycles": [[4, 3, 2, 0.25, 0.5, 0.125]],
+        "cycles": [[4, 3, 2, 0.25, 0.5, 0.125, 3]],
     }
     assert set(first) == measuring.FIELDS | {"schema_version"}
 

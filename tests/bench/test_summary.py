@@ -33,8 +33,8 @@ def row(arm: str, prompt: int, turn: int, wall_s: float, **changes: Any) -> dict
     return given | changes
 
 
-PLAIN = [[0, 0, 0, 0.0, 0.5, 0.0]] * 5
-DRAFTED = [[4, 4, 3, 0.1, 0.5, 0.0], [4, 2, 0, 0.1, 0.5, 0.0]]
+PLAIN = [[0, 0, 0, 0.0, 0.5, 0.0, 1]] * 5
+DRAFTED = [[4, 4, 3, 0.1, 0.5, 0.0, 4], [4, 2, 0, 0.1, 0.5, 0.0, 1]]
 ROWS = [
     row("none", 0, 0, 3.0, cycles=PLAIN, right=True),
     row("fast", 0, 0, 1.0, cycles=DRAFTED, right=True),

@@ -71,7 +71,7 @@ def measure(
 
 def as_row(arm: Arm, prompt: int, turn: int, item: Item, answer: Answer) -> dict[str, Any]:
     """One answer as one JSON line. `cycles` are [drafted, verified, accepted, draft_s, verify_s,
-    judge_s] each, the prefill left out."""
+    judge_s, gained] each, the prefill left out."""
     return {
         "schema_version": SCHEMA,
         "arm": arm.name,
@@ -86,7 +86,7 @@ def as_row(arm: Arm, prompt: int, turn: int, item: Item, answer: Answer) -> dict
         "wall_s": answer.wall_s,
         "repeated_4grams": repeated_ngrams(answer.ids),
         "cycles": [
-            [r.drafted, r.verified, r.accepted, r.draft_s, r.verify_s, r.judge_s]
+            [r.drafted, r.verified, r.accepted, r.draft_s, r.verify_s, r.judge_s, r.gained]
             for r in answer.records
             if not r.prefill
         ],

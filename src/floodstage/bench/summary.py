@@ -76,7 +76,8 @@ def _line(arm: str, answers: dict[int, list[Row]], base: dict[int, list[Row]]) -
 def _record(cycle: Sequence[float]) -> StepRecord:
     drafted, verified, accepted = (int(x) for x in cycle[:3])
     draft_s, verify_s, judge_s = cycle[3:6]
-    return StepRecord(drafted, verified, accepted, 1, draft_s, verify_s, judge_s)
+    emitted = int(cycle[6])
+    return StepRecord(drafted, verified, accepted, 1, draft_s, verify_s, judge_s, emitted=emitted)
 
 
 def _cost(passes: Sequence[Row]) -> Cost:

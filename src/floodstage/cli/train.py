@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,11 @@ Decay = Annotated[
     float, typer.Option(min=0.01, max=1.0, help="Share of the steps in which the rates fall to 0.")
 ]
 Every = Annotated[int, typer.Option(min=1, help="Steps between held-out evaluations.")]
+
+
+def say(line: str) -> None:
+    """What happens, on standard error: standard output is for the finished model's folder."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @app.command()
@@ -92,7 +98,7 @@ def target(
             seed=seed,
         ),
     )
-    print(train_target(run, out, prepare(device, threads)))
+    print(train_target(run, out, prepare(device, threads), say))
 
 
 @app.command()
@@ -170,4 +176,4 @@ def drafter(
     model = load_target(folder, torch.float32, chosen)
     if not isinstance(model, Transformer):
         raise ConfigError(f"The target {target!r} is not of a family that drafters can tap.")
-    print(train_drafter(run, model, Tokenizer.load(folder), out))
+    print(train_drafter(run, model, Tokenizer.load(folder), out, say))

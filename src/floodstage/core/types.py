@@ -128,10 +128,11 @@ class StepRecord:
     judge_s: float = 0.0
     prefill: bool = False
     confidence: tuple[float, ...] = ()
+    emitted: int | None = None  # tokens the sequence got, where its end cut some of them off
 
     @property
     def gained(self) -> int:
-        return self.accepted + 1
+        return self.accepted + 1 if self.emitted is None else self.emitted
 
     @property
     def cycle_s(self) -> float:

@@ -101,7 +101,8 @@ class Decoder:
         self.live.append(Live(self.joined, request, judge, pending, request.max_new_tokens))
         self.joined += 1
         record = StepRecord(0, 0, 0, slot + 1, 0.0, verify_s=self.clock() - start, prefill=True)
-        step = self._give(self.live[-1], (pending,), 0, record)
+        tokens, finish = cut(self.live[-1], (pending,))
+        step = Step(self.live[-1].number, tokens, 0, record, finish)
         if step.finish:
             self.drop(step.sequence)
         return step
@@ -122,18 +123,21 @@ class Decoder:
 
         steps: list[Step] = []
         for i, (live, verdict) in enumerate(zip(self.live, verdicts, strict=True)):
+            tokens, finish = cut(live, verdict.tokens)
+            accepted = min(len(verdict.path), len(tokens))
             record = StepRecord(
                 drafted=sizes[i],
                 verified=len(drafts[i]),
-                accepted=len(verdict.path),
+                accepted=accepted,
                 batch=len(self.live),
                 draft_s=drafted - start,
                 verify_s=verified - drafted,
                 judge_s=judged - verified,
                 confidence=seen[i],
+                emitted=len(tokens),
             )
             self.scheduler.observe(record)
-            steps.append(self._give(live, verdict.tokens, len(verdict.path), record))
+            steps.append(Step(live.number, tokens, accepted, record, finish))
         for step in steps:
             if step.finish:
                 self.drop(step.sequence)
@@ -211,18 +215,20 @@ class Decoder:
             offset += counts[slot]
         return commits
 
-    def _give(self, live: Live, tokens: TokenIds, accepted: int, record: StepRecord) -> Step:
-        """What the sequence gets: up to a stop id, and no more than it asked for."""
-        finish = None
-        tokens = tokens[: live.left]
-        for i, token in enumerate(tokens):
-            if token in live.request.stop_ids:
-                tokens, finish = tokens[: i + 1], "stop"
-                break
-        live.left -= len(tokens)
-        if finish is None and live.left == 0:
-            finish = "length"
-        return Step(live.number, tokens, min(accepted, len(tokens)), record, finish)
+
+def cut(live: Live, tokens: TokenIds) -> tuple[TokenIds, str | None]:
+    """What the sequence gets of `tokens`, up to a stop id and no more than it asked for, and
+    whether that ends it: "stop", "length" or None."""
+    finish = None
+    tokens = tokens[: live.left]
+    for i, token in enumerate(tokens):
+        if token in live.request.stop_ids:
+            tokens, finish = tokens[: i + 1], "stop"
+            break
+    live.left -= len(tokens)
+    if finish is None and live.left == 0:
+        finish = "length"
+    return tokens, finish
 
 
 def head(draft: Draft, size: int) -> Draft:
