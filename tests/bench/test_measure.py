@@ -185,7 +185,7 @@ def test_the_environment_says_what_was_measured_where(tmp_path: Path) -> None:
 
 def test_a_machine_without_git_has_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert environment()["commit"] == ""
+    assert environment("cpu")["commit"] == ""
 
 
 def test_the_digest_is_that_of_the_prompts_alone() -> None:

@@ -54,7 +54,9 @@ def measure_batches(
                 {"arm": arm.name, "slots": size, "pass": turn, "wall_s": wall_s, "ids": ids}
             )
             (out / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (out / "env.json").write_text(json.dumps(environment(), indent=1) + "\n")
+    (out / "env.json").write_text(
+        json.dumps(environment(str(arms[0].engine.target.device)), indent=1) + "\n"
+    )
     lines = [_line(arm.name, slots, rows) for arm in arms]
     (out / "summary.json").write_text(json.dumps([asdict(x) for x in lines], indent=1) + "\n")
     (out / "summary.md").write_text(markdown(lines))

@@ -54,6 +54,7 @@ def bench(config: BenchConfig, out: Path, *, progress: bool = True) -> list[ArmS
     settings: dict[str, Any] = {
         name: getattr(config, name) for name in BenchConfig.__dataclass_fields__ if name != "arms"
     }
+    settings["device"] = str(engine.target.device)  # what "auto" came to
     measure(arms, workload, ask, out, settings=settings, progress=progress)
     return write_summaries(out, config.arms[0])
 

@@ -118,7 +118,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _write_env(out: Path, workload: Workload, settings: dict[str, Any]) -> None:
-    env = environment() | {
+    env = environment(str(settings.get("device", "cpu"))) | {
         "workload": workload.name,
         "prompts": len(workload.items),
         "prompt_hash": workload.digest,
@@ -140,15 +140,15 @@ def _write_env(out: Path, workload: Workload, settings: dict[str, Any]) -> None:
     path.write_text(json.dumps(env, indent=1) + "\n")
 
 
-def environment() -> dict[str, Any]:
-    """Versions, device, threads and commit."""
+def environment(device: str) -> dict[str, Any]:
+    """Versions, the device that was used, threads and commit."""
     packages = ("floodstage", "torch", "transformers", "tokenizers")
     return {
         "versions": {name: metadata.version(name) for name in packages},
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processor": _processor(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
         "commit": _commit(),
     }
