@@ -47,23 +47,16 @@ class Run:
         return " ".join([*words, f"--threads {c.threads} --out runs/bench/{self.name}"])
 
 
-MATH = {"target": "math-mini", "assistant": "math-nano", "threads": THREADS}
-CODE = {"target": "code-mini", "workload": "code", "threads": THREADS, "max_new_tokens": 128}
-PEERS = ("transformers", "transformers-lookup:10", "transformers-assistant:5")
-OURS = ("none", "ngram", "math-nano", "auto")
+MATH = {"target": "math-mini", "threads": THREADS}
 BENCHES = [
-    Run("math-greedy", BenchConfig(**MATH, arms=(*OURS, *PEERS), prompts=64)),
-    Run("math-sampled", BenchConfig(**MATH, arms=OURS, prompts=64, temperature=0.7)),
     Run(
-        "math-phrasings",
-        BenchConfig(**MATH, workload="mathematics-phrasings", arms=("none", "auto"), prompts=64),
+        "math-greedy",
+        BenchConfig(
+            **MATH, arms=("none", "ngram", "auto", "transformers", "transformers-lookup:10")
+        ),
     ),
-    Run(
-        "code-sampled",
-        BenchConfig(**CODE, arms=("none", "ngram", "auto"), prompts=32, temperature=0.7),
-    ),
-    Run("code-greedy", BenchConfig(**CODE, arms=("none", "ngram", "auto"), prompts=32)),
-    Run("math-batch", BenchConfig(**MATH, arms=("none", "auto"), prompts=64), slots=8),
+    Run("math-batch", BenchConfig(**MATH, arms=("none", "auto"), prompts=32), slots=8),
+    Run("math-sampled", BenchConfig(**MATH, arms=("none", "ngram", "auto"), temperature=0.7)),
 ]
 
 
