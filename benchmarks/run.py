@@ -56,7 +56,6 @@ BENCHES = [
         ),
     ),
     Run("math-batch", BenchConfig(**MATH, arms=("none", "auto"), prompts=32), slots=8),
-    Run("math-sampled", BenchConfig(**MATH, arms=("none", "ngram", "auto"), temperature=0.7)),
 ]
 
 
