@@ -25,7 +25,10 @@ def searched(
     for n in range(min(longest, len(full)), shortest - 1, -1):
         for end in range(len(text), n - 1, -1):
             if full[end - n : end] == full[len(full) - n :]:
-                return full[end : end + budget]
+                found = full[end : end + budget]
+                while len(found) < budget:  # a text that repeats itself goes on repeating
+                    found.append(found[end - len(full)])
+                return found
     return []
 
 
@@ -41,9 +44,9 @@ def test_the_latest_of_equal_matches_wins() -> None:
     assert propose([1, 2, 7, 0, 1, 2, 8, 0, 1], 2, 1) == [8]
 
 
-def test_the_copy_runs_into_the_pending_token_and_no_further() -> None:
-    assert propose([4, 5], 4, 5) == [5, 4]
-    assert propose([4], 4, 5) == [4]
+def test_the_copy_runs_into_the_pending_token_and_then_into_itself() -> None:
+    assert propose([4, 5], 4, 5) == [5, 4, 5, 4, 5]
+    assert propose([4], 4, 5) == [4, 4, 4, 4, 4]
 
 
 def test_without_a_match_there_is_no_draft() -> None:
@@ -78,7 +81,7 @@ def test_a_batch_session_drafts_nothing_on_a_budget_of_nothing() -> None:
     for prompt in ((1, 2, 1), (3, 3)):
         session.join(Request(prompt=prompt, max_new_tokens=4), None)
     drafts = session.propose([2, 3], [0, 2])
-    assert [d.tokens.tolist() for d in drafts] == [[], [3]]
+    assert [d.tokens.tolist() for d in drafts] == [[], [3, 3]]
     assert drafts[0].tokens.dtype == drafts[1].tokens.dtype
     session.leave(0)
     assert session.propose([3], [1])[0].tokens.tolist() == [3]

@@ -221,27 +221,26 @@ def taps_of_a_neighbour(commit, decoder, bases, counts, drafts, verdicts, out):
     return commit(decoder, bases, counts, drafts, verdicts, out)
 
 
-def only_the_last_token_stops(give, decoder, live, tokens, accepted, record):
+def only_the_last_token_stops(cut, live, tokens):
     asked = live.request
     if tokens[-1] not in asked.stop_ids:
         live.request = replace(asked, stop_ids=frozenset())
-    step = give(decoder, live, tokens, accepted, record)
+    given = cut(live, tokens)
     live.request = asked
-    return step
+    return given
 
 
-def one_stop_id_only(give, decoder, live, tokens, accepted, record):
+def one_stop_id_only(cut, live, tokens):
     asked = live.request
     live.request = replace(asked, stop_ids=frozenset(sorted(asked.stop_ids)[:1]))
-    step = give(decoder, live, tokens, accepted, record)
+    given = cut(live, tokens)
     live.request = asked
-    return step
+    return given
 
 
-def the_stop_id_is_not_given(give, decoder, live, tokens, accepted, record):
-    step = give(decoder, live, tokens, accepted, record)
-    cut = step.finish == "stop" and len(step.tokens) > 1
-    return replace(step, tokens=step.tokens[:-1]) if cut else step
+def the_stop_id_is_not_given(cut, live, tokens):
+    given, finish = cut(live, tokens)
+    return (given[:-1] if finish == "stop" and len(given) > 1 else given), finish
 
 
 def room_for_one_more(number, request, judge, pending, left):
@@ -439,9 +438,9 @@ MUTANTS = [
     Mutant("unread taps are not swapped", instead(block_diffusion, "vacate", no_swap), fresh("tiny-block-diffusion", "turns", 3)),
     # Where a text ends
     Mutant("the loop does not swap the last sequence in", instead(loop, "vacate", no_swap), alone("none")),
-    Mutant("a stop id inside a block is overlooked", around(Decoder, "_give", only_the_last_token_stops), ends(STOP)),
-    Mutant("only one stop id counts", around(Decoder, "_give", one_stop_id_only), ends(STOP, 6)),
-    Mutant("the stop id itself is not given", around(Decoder, "_give", the_stop_id_is_not_given), ends(STOP)),
+    Mutant("a stop id inside a block is overlooked", around(loop, "cut", only_the_last_token_stops), ends(STOP)),
+    Mutant("only one stop id counts", around(loop, "cut", one_stop_id_only), ends(STOP, 6)),
+    Mutant("the stop id itself is not given", around(loop, "cut", the_stop_id_is_not_given), ends(STOP)),
     Mutant("a token too many", instead(loop, "Live", room_for_one_more), ends()),
     Mutant("a draft longer than what is left", instead(loop, "min", lambda a, b: a), fits),
 ]  # fmt: skip
