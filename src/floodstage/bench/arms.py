@@ -6,7 +6,7 @@ An arm answers one prompt, or many at once, and says what it wrote and how long 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -121,11 +121,6 @@ class _FirstToken:
 
     def end(self) -> None:
         pass
-
-
-def with_drafter(engine: Engine, name: str, other: Engine) -> OurArm:
-    """An arm with the target of `engine` and the drafter and scheduler of `other`."""
-    return OurArm(name, replace(engine, drafter=other.drafter, scheduler=other.scheduler))
 
 
 def load_peer(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from floodstage.bench.arms import OurArm
 from floodstage.bench.measure import environment
+from floodstage.bench.summary import markdown_table
 from floodstage.core.errors import ConfigError
 from floodstage.core.metrics import Interval
 from floodstage.core.types import Request
@@ -91,18 +92,17 @@ def _line(arm: str, slots: int, rows: Sequence[dict[str, Any]]) -> BatchSummary:
 
 
 def markdown(lines: Sequence[BatchSummary]) -> str:
-    """A Markdown table."""
+    """The summary as Markdown."""
     head = ("arm", "alone, tokens/s", "batch of", "batch, tokens/s", "ratio [range]", "same ids")
-    rows = [head, tuple("---" for _ in head)]
-    for x in lines:
-        rows.append(
-            (
-                x.arm,
-                f"{x.alone_tokens_per_s:,.0f}",
-                str(x.slots),
-                f"{x.batch_tokens_per_s:,.0f}",
-                str(x.ratio),
-                f"{x.identical}/{x.prompts}",
-            )
+    rows = [
+        (
+            x.arm,
+            f"{x.alone_tokens_per_s:,.0f}",
+            str(x.slots),
+            f"{x.batch_tokens_per_s:,.0f}",
+            str(x.ratio),
+            f"{x.identical}/{x.prompts}",
         )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+        for x in lines
+    ]
+    return markdown_table(head, rows)

@@ -135,9 +135,14 @@ def survival(line: ArmSummary) -> str:
 
 
 def markdown(lines: Sequence[ArmSummary]) -> str:
+    """The summary as Markdown."""
+    return markdown_table(HEAD, [cells(line) for line in lines])
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
-    rows = [HEAD, tuple("---" for _ in HEAD), *(cells(line) for line in lines)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    every = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in every) + "\n"
 
 
 def write_summaries(run: Path, baseline: str | None = None) -> list[ArmSummary]:
