@@ -68,7 +68,7 @@ def test_arms_take_turns_forwards_and_backwards(tmp_path: Path) -> None:
 def test_records_are_read_back_as_they_were(tmp_path: Path) -> None:
     first = next(read_records(run(tmp_path, Scripted("a"))))
     assert first == {
-        "schema_version": 1,
+        "schema_version": 2,
         "arm": "a",
         "lossless": True,
         "prompt": 0,
@@ -80,7 +80,19 @@ def test_records_are_read_back_as_they_were(tmp_path: Path) -> None:
         "ttft_s": 0.5,
         "wall_s": 2.0,
         "repeated_4grams": 0.0,
-        "cycles": [[4, 3, 2, 0.25, 0.5, 0.125, 3]],
+        "cycles": {
+            "drafted": [4],
+            "verified": [3],
+            "reach": [3],
+            "accepted": [2],
+            "gained": [3],
+            "seeded": [0],
+            "rows": [0],
+            "draft_s": [0.25],
+            "verify_s": [0.5],
+            "judge_s": [0.125],
+            "confidence": [[]],
+        },
     }
     assert set(first) == measuring.FIELDS | {"schema_version"}
 
@@ -136,9 +148,9 @@ def test_an_arm_may_be_added_later(tmp_path: Path) -> None:
         (b"", "line 2 is not JSON"),
         (b'{"arm": "\xff"}', "line 2 is not JSON"),
         (b"5", "line 2 has schema_version None"),
-        (b'{"arm": "a"}', "line 2 has schema_version None, expected 1"),
-        (b'{"schema_version": 2}', "line 2 has schema_version 2, expected 1"),
-        (b'{"schema_version": 1, "arm": "a"}', "line 2 lacks 'cycles'"),
+        (b'{"arm": "a"}', "line 2 has schema_version None, expected 2"),
+        (b'{"schema_version": 1}', "line 2 has schema_version 1, expected 2"),
+        (b'{"schema_version": 2, "arm": "a"}', "line 2 lacks 'cycles'"),
     ],
 )
 def test_any_other_broken_line_is_an_error(tmp_path: Path, line: bytes, said: str) -> None:

@@ -16,7 +16,7 @@ from floodstage.core.errors import RunError
 
 def row(arm: str, prompt: int, turn: int, wall_s: float, **changes: Any) -> dict[str, Any]:
     given = {
-        "schema_version": 1,
+        "schema_version": 2,
         "arm": arm,
         "lossless": True,
         "prompt": prompt,
@@ -28,13 +28,21 @@ def row(arm: str, prompt: int, turn: int, wall_s: float, **changes: Any) -> dict
         "ttft_s": 0.5,
         "wall_s": wall_s,
         "repeated_4grams": 0.0,
-        "cycles": [],
+        "cycles": {},
     }
     return given | changes
 
 
-PLAIN = [[0, 0, 0, 0.0, 0.5, 0.0, 1]] * 5
-DRAFTED = [[4, 4, 3, 0.1, 0.5, 0.0, 4], [4, 2, 0, 0.1, 0.5, 0.0, 1]]
+def cycles(*rows: tuple[int, int, int, float, int]) -> dict[str, list[Any]]:
+    """(drafted, verified, accepted, draft_s, gained) per cycle."""
+    names = ("drafted", "verified", "accepted", "draft_s", "gained")
+    columns = {name: [r[i] for r in rows] for i, name in enumerate(names)}
+    rest = {"seeded": 0, "rows": 1, "verify_s": 0.5, "judge_s": 0.0, "confidence": ()}
+    return columns | {"reach": columns["verified"]} | {k: [v] * len(rows) for k, v in rest.items()}
+
+
+PLAIN = cycles(*[(0, 0, 0, 0.0, 1)] * 5)
+DRAFTED = cycles((4, 4, 3, 0.1, 4), (4, 2, 0, 0.1, 1))
 ROWS = [
     row("none", 0, 0, 3.0, cycles=PLAIN, right=True),
     row("fast", 0, 0, 1.0, cycles=DRAFTED, right=True),

@@ -10,7 +10,7 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from floodstage.core.types import Commit, Draft, Request, StepRecord, TokenId, TokenIds
+from floodstage.core.types import Commit, Draft, Proposal, Request, StepRecord, TokenId, TokenIds
 
 Script = Callable[[TokenIds, int, TokenIds], "tuple[list[TokenId], tuple[int, ...] | None]"]
 """The text with its pending token, the budget, what truly follows -> tokens and parents."""
@@ -104,8 +104,8 @@ class Turns:
     def choose(self) -> int:
         return next(self.lengths)
 
-    def cut(self, drafted: int, confidence: Sequence[float]) -> int:
-        return drafted
+    def cut(self, drafts: Sequence[Proposal]) -> list[int]:
+        return [draft.size for draft in drafts]
 
     def observe(self, record: StepRecord) -> None:
         pass

@@ -25,12 +25,15 @@ from floodstage.core.errors import RunError
 from floodstage.core.metrics import repeated_ngrams
 from floodstage.core.types import Request
 
-SCHEMA = 1
+SCHEMA = 2
 FIELDS = {
     *("arm", "lossless", "prompt", "pass", "group", "ids", "finish", "right"),
     *("ttft_s", "wall_s", "repeated_4grams", "cycles"),
 }
 """What every record holds, its schema_version apart."""
+CYCLE = ("drafted", "verified", "reach", "accepted", "gained", "seeded", "rows",
+         "draft_s", "verify_s", "judge_s")  # fmt: skip
+"""The figures of a cycle, `confidence` apart: attributes of `core.types.StepRecord`."""
 Ask = Callable[[Item, int], Request]
 
 
@@ -70,8 +73,9 @@ def measure(
 
 
 def as_row(arm: Arm, prompt: int, turn: int, item: Item, answer: Answer) -> dict[str, Any]:
-    """One answer as one JSON line. `cycles` are [drafted, verified, accepted, draft_s, verify_s,
-    judge_s, gained] each, the prefill left out."""
+    """One answer as one JSON line. `cycles` holds a list per figure, an entry per cycle, the
+    prefill left out; `confidence` is empty where the arm's scheduler does not look at it."""
+    cycles = [r for r in answer.records if not r.prefill]
     return {
         "schema_version": SCHEMA,
         "arm": arm.name,
@@ -85,11 +89,8 @@ def as_row(arm: Arm, prompt: int, turn: int, item: Item, answer: Answer) -> dict
         "ttft_s": answer.ttft_s,
         "wall_s": answer.wall_s,
         "repeated_4grams": repeated_ngrams(answer.ids),
-        "cycles": [
-            [r.drafted, r.verified, r.accepted, r.draft_s, r.verify_s, r.judge_s, r.gained]
-            for r in answer.records
-            if not r.prefill
-        ],
+        "cycles": {name: [getattr(r, name) for r in cycles] for name in CYCLE}
+        | {"confidence": [[round(c, 4) for c in r.confidence] for r in cycles]},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def summarize(rows: Iterable[Row], baseline: str | None = None) -> list[ArmSumma
 def _line(arm: str, answers: dict[int, list[Row]], base: dict[int, list[Row]]) -> ArmSummary:
     rows = [row for passes in answers.values() for row in passes]
     shared = sorted(set(answers) & set(base))
-    records = [_record(c) for row in rows for c in row["cycles"]]
+    records = [r for row in rows for r in step_records(row["cycles"])]
     tokens = sum(len(r["ids"]) for r in rows)
     timed = [r for r in rows if r["ttft_s"] is not None and len(r["ids"]) > 1]
     judged = [r["right"] for r in rows if r["right"] is not None]
@@ -73,11 +73,25 @@ def _line(arm: str, answers: dict[int, list[Row]], base: dict[int, list[Row]]) -
     )
 
 
-def _record(cycle: Sequence[float]) -> StepRecord:
-    drafted, verified, accepted = (int(x) for x in cycle[:3])
-    draft_s, verify_s, judge_s = cycle[3:6]
-    emitted = int(cycle[6])
-    return StepRecord(drafted, verified, accepted, 1, draft_s, verify_s, judge_s, emitted=emitted)
+def step_records(cycles: Mapping[str, Sequence[Any]]) -> list[StepRecord]:
+    """The `cycles` of a row as records again."""
+    return [
+        StepRecord(
+            drafted=c["drafted"],
+            verified=c["verified"],
+            accepted=c["accepted"],
+            batch=1,
+            draft_s=c["draft_s"],
+            verify_s=c["verify_s"],
+            judge_s=c["judge_s"],
+            confidence=tuple(c["confidence"]),
+            emitted=c["gained"],
+            depth=c["reach"],
+            rows=c["rows"],
+            seeded=c["seeded"],
+        )
+        for c in (dict(zip(cycles, row, strict=True)) for row in zip(*cycles.values(), strict=True))
+    ]
 
 
 def _cost(passes: Sequence[Row]) -> Cost:

@@ -22,17 +22,17 @@ def tau(records: Iterable[StepRecord]) -> float:
 def acceptance_by_position(records: Iterable[StepRecord]) -> list[float]:
     """For position k = 1.. the share of cycles that verified a k-th token and kept it.
 
-    This is survival, not a conditional rate: it falls with k.
+    This is survival, not a conditional rate: it falls with k. A tree counts by its longest path.
     """
     reached: list[int] = []
     kept: list[int] = []
     for r in records:
         if r.prefill:
             continue
-        grow = r.verified - len(reached)
+        grow = r.reach - len(reached)
         reached.extend([0] * grow)
         kept.extend([0] * grow)
-        for k in range(r.verified):
+        for k in range(r.reach):
             reached[k] += 1
             kept[k] += k < r.accepted
     return [k / n for k, n in zip(kept, reached, strict=True)]

@@ -12,6 +12,7 @@ from floodstage.core.types import (
     Commit,
     Draft,
     Forward,
+    Proposal,
     Request,
     StepRecord,
     TokenId,
@@ -135,13 +136,13 @@ class Scheduler(Protocol):
     def name(self) -> str: ...
     @property
     def needs_confidence(self) -> bool:
-        """Whether `cut` looks at the drafter's confidence (costs one more copy to the host)."""
+        """Whether it looks at the drafter's confidence (costs one more copy to the host)."""
 
     def choose(self) -> int:
         """Tokens to draft in this cycle."""
 
-    def cut(self, drafted: int, confidence: Sequence[float]) -> int:
-        """Of `drafted` tokens, how many to verify."""
+    def cut(self, drafts: Sequence[Proposal]) -> Sequence[int]:
+        """Of every live sequence's draft, how many nodes to verify: its first so many."""
 
     def observe(self, record: StepRecord) -> None: ...
 

@@ -88,9 +88,22 @@ class Draft:
     parents: tuple[int, ...] | None = None
     probs: Tensor | None = None  # [k, V]
     confidence: Tensor | None = None  # [k] the drafter's probability of its likeliest token
+    seeded: int = 0  # tokens of an earlier, rejected draft that this one was made from
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a scheduler sees of a draft: its shape and how sure the drafter is, no tokens.
+
+    `confidence` is empty where the scheduler did not ask for it or the drafter has none.
+    """
+
+    size: int
+    confidence: tuple[float, ...] = ()
+    parents: tuple[int, ...] | None = None  # see Draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +142,18 @@ class StepRecord:
     prefill: bool = False
     confidence: tuple[float, ...] = ()
     emitted: int | None = None  # tokens the sequence got, where its end cut some of them off
+    depth: int | None = None  # longest path of a verified tree; None: a chain, so `verified`
+    rows: int = 0  # rows of the whole batch in this target pass
+    seeded: int = 0  # see Draft
 
     @property
     def gained(self) -> int:
         return self.accepted + 1 if self.emitted is None else self.emitted
+
+    @property
+    def reach(self) -> int:
+        """The most tokens that could have been accepted."""
+        return self.verified if self.depth is None else self.depth
 
     @property
     def cycle_s(self) -> float:

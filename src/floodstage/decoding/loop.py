@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 
 import torch
@@ -28,6 +29,7 @@ from floodstage.core.types import (
     Commit,
     Draft,
     Forward,
+    Proposal,
     Request,
     Step,
     StepRecord,
@@ -135,6 +137,9 @@ class Decoder:
                 judge_s=judged - verified,
                 confidence=seen[i],
                 emitted=len(tokens),
+                depth=depth(drafts[i]),
+                rows=sum(counts),
+                seeded=drafts[i].seeded,
             )
             self.scheduler.observe(record)
             steps.append(Step(live.number, tokens, accepted, record, finish))
@@ -159,11 +164,15 @@ class Decoder:
         drafted = [len(draft) for draft in drafts]
         seen: list[tuple[float, ...]] = [()] * len(drafts)
         if self.scheduler.needs_confidence:
+            known = [d.confidence for d in drafts if d.confidence is not None]
+            numbers = iter(torch.cat(known).tolist()) if known else iter(())  # one copy
             for i, draft in enumerate(drafts):
                 if draft.confidence is not None:
-                    seen[i] = tuple(draft.confidence.tolist())
-                drafts[i] = head(draft, self.scheduler.cut(drafted[i], seen[i]))
-        return drafts, drafted, seen
+                    seen[i] = tuple(islice(numbers, len(draft)))
+        sizes = self.scheduler.cut(
+            [Proposal(len(d), c, d.parents) for d, c in zip(drafts, seen, strict=True)]
+        )
+        return [head(d, size) for d, size in zip(drafts, sizes, strict=True)], drafted, seen
 
     def _verify(self, drafts: Sequence[Draft]) -> Forward:
         heads = upload(torch.tensor([[x.pending] for x in self.live]), self.target.device)
@@ -240,7 +249,18 @@ def head(draft: Draft, size: int) -> Draft:
         None if draft.parents is None else draft.parents[:size],
         None if draft.probs is None else draft.probs[:size],
         None if draft.confidence is None else draft.confidence[:size],
+        draft.seeded,
     )
+
+
+def depth(draft: Draft) -> int | None:
+    """The longest path of a tree; None for a chain."""
+    if draft.parents is None:
+        return None
+    depths: list[int] = []
+    for parent in draft.parents:
+        depths.append(1 if parent < 0 else depths[parent] + 1)
+    return max(depths, default=0)
 
 
 def decode(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from floodstage.core.errors import ConfigError
-from floodstage.core.types import StepRecord
+from floodstage.core.types import Proposal, StepRecord
+from floodstage.scheduling.survival import survival
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,14 @@ class ConfidenceScheduler:
     def choose(self) -> int:
         return self.draft_len
 
-    def cut(self, drafted: int, confidence: Sequence[float]) -> int:
-        chance = 1.0
-        for i, c in enumerate(confidence):
-            chance *= c
+    def cut(self, drafts: Sequence[Proposal]) -> list[int]:
+        return [self._cut(draft) for draft in drafts]
+
+    def _cut(self, draft: Proposal) -> int:
+        for i, chance in enumerate(survival(draft)):
             if chance < self.threshold:
                 return i
-        return drafted
+        return draft.size
 
     def observe(self, record: StepRecord) -> None:
         pass

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from floodstage.core.errors import ConfigError
-from floodstage.core.types import StepRecord
+from floodstage.core.types import Proposal, StepRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class FixedScheduler:
     def choose(self) -> int:
         return self.draft_len
 
-    def cut(self, drafted: int, confidence: Sequence[float]) -> int:
-        return drafted
+    def cut(self, drafts: Sequence[Proposal]) -> list[int]:
+        return [draft.size for draft in drafts]
 
     def observe(self, record: StepRecord) -> None:
         pass
