@@ -48,7 +48,7 @@ def test_an_arm_is_a_drafter_a_length_and_a_scheduler(tiny: Any) -> None:
     [
         (("ngram:many",), "'ngram:many' has no number after its colon"),
         (("none", "ngrm"), "Unknown drafter 'ngrm'. Did you mean 'ngram'"),
-        (("ngram+confidance",), "Unknown scheduler 'confidance'. Did you mean 'confidence'"),
+        (("ngram+confidance",), "'confidance'. Did you mean 'confidence'"),
         (("transformers-look:3",), "Unknown peer .*Did you mean 'transformers-lookup'"),
         (("transformers-assistant",), "needs --assistant"),
         (("none", "none"), "each arm once"),

@@ -43,8 +43,42 @@ class Scripted:
         return Answer((number,) * 4, f"text {number}", "length", 0.5, 2.0, records)
 
 
-def ask(item: Item, number: int) -> Request:
-    return Request(prompt=(int(item.prompt),), max_new_tokens=4)
+def ask(prompt: Any, number: int) -> Request:
+    if isinstance(prompt, str):
+        return Request(prompt=(int(prompt),), max_new_tokens=4)
+    ANSWERED.append([m["content"] for m in prompt])
+    return Request(prompt=(int(prompt[-1]["content"]),), max_new_tokens=4)
+
+
+ANSWERED: list[list[str]] = []
+
+
+def test_a_conversation_is_a_record_per_turn_and_goes_on_where_it_was_killed(
+    tmp_path: Path,
+) -> None:
+    talk = Workload("talk", (Item("1", lambda t: t == "text 2", later=("2",)), Item("3")))
+    ANSWERED.clear()
+    whole = run(tmp_path / "whole", Scripted("a"), workload=talk)
+    rows = [
+        (r["prompt"], r["pass"], r["turn"], r["ids"][0], r["right"]) for r in read_records(whole)
+    ]
+    assert rows == [
+        (0, 0, 0, 1, None),
+        (0, 0, 1, 2, True),
+        (0, 1, 0, 1, None),
+        (0, 1, 1, 2, True),
+        (1, 0, 0, 3, None),
+        (1, 1, 0, 3, None),
+    ]
+    assert ANSWERED == [["1", "text 1", "2"]] * 2
+    for fall in range(3, 8):
+        out = tmp_path / str(fall)
+        with pytest.raises(KeyboardInterrupt):
+            run(out, Scripted("a", fall_at=fall), workload=talk)
+        assert run(out, Scripted("a"), workload=talk).read_bytes() == whole.read_bytes()
+    log: list[str] = []
+    run(tmp_path / "whole", Scripted("a", log), workload=talk)
+    assert log == []
 
 
 def run(out: Path, *arms: Scripted, workload: Workload = WORKLOAD, **settings: Any) -> Path:
@@ -72,6 +106,7 @@ def test_records_are_read_back_as_they_were(tmp_path: Path) -> None:
         "arm": "a",
         "lossless": True,
         "prompt": 0,
+        "turn": 0,
         "pass": 0,
         "group": "odd",
         "ids": [1, 1, 1, 1],

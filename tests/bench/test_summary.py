@@ -17,6 +17,7 @@ from floodstage.core.errors import RunError
 def row(arm: str, prompt: int, turn: int, wall_s: float, **changes: Any) -> dict[str, Any]:
     given = {
         "schema_version": 2,
+        "turn": 0,
         "arm": arm,
         "lossless": True,
         "prompt": prompt,

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 
 from floodstage.core.protocols import Drafter, Scheduler, Target
 from floodstage.core.types import Request, Sampling, TokenIds
 from floodstage.decoding.verifiers import MatchVerifier, RejectVerifier
+from floodstage.drafting.block_diffusion import BlockDiffusionDrafter
+from floodstage.drafting.candidates import Adaptive, Beam, BestFirst, PrefixRank, UncertainSparse
 from floodstage.drafting.draft_model import ModelDrafter
 from floodstage.drafting.ngram import NgramDrafter
 from floodstage.drafting.none import NoDrafter
+from floodstage.drafting.seeding import Seeding
 from floodstage.scheduling.confidence import ConfidenceScheduler
+from floodstage.scheduling.cost import CostScheduler
+from floodstage.scheduling.ewma import AdlScheduler, EwmaScheduler
 from floodstage.scheduling.fixed import FixedScheduler
+from floodstage.scheduling.rolling import RollingScheduler
 
 from .laws import Case, own_text, plain, written
 from .scripted import Scripted, Turns, alternating, always, forest, right, wrong
@@ -65,6 +72,10 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "7": lambda: FixedScheduler(7),
     "confidence": lambda: ConfidenceScheduler(7, threshold=0.5),
     "turns": lambda: Turns(0, 3, 0, 0, 7, 1, 0),
+    "rolling": lambda: RollingScheduler(7, block_sizes=(2, 4, 8), high=3.0, mid=2.0),
+    "ewma": lambda: EwmaScheduler(7, block_sizes=(2, 4, 8), probe_interval=3),
+    "adl": lambda: AdlScheduler(7, block_sizes=(2, 4, 8), probe_interval=3),
+    "cost": lambda: CostScheduler(7),
 }
 
 Texts = tuple[TokenIds, ...]
@@ -86,7 +97,23 @@ SCRIPTED: dict[str, Make] = {
     "stop": lambda texts: Scripted(always(STOP), texts),
 }
 DRAFTERS = REAL | SCRIPTED
-TREES = {"toy-tree", "forest"}
+SHAPED: dict[str, BlockDiffusionDrafter] = {
+    "beam": replace(tiny_drafter(), candidates=Beam(branch_depth=3, top_k=3)),
+    "unsure-beam": replace(tiny_drafter(), candidates=Beam(margin_threshold=0.1)),
+    "prefix-rank": replace(tiny_drafter(), candidates=PrefixRank()),
+    "uncertain-sparse": replace(tiny_drafter(), candidates=UncertainSparse(top_k=3)),
+    "best-first": replace(tiny_drafter(), candidates=BestFirst(nodes=9)),
+}
+"""Trees of a block-diffusion drafter that depend on the text alone."""
+LED: dict[str, BlockDiffusionDrafter] = {
+    "adaptive": replace(tiny_drafter(), candidates=Adaptive(Beam(max_candidates=8))),
+    "sparse": replace(tiny_drafter(), seeding=Seeding("sparse")),
+    "dense": replace(tiny_drafter(), seeding=Seeding("dense")),
+    "aligned": replace(tiny_drafter(), seeding=Seeding("aligned", 3)),
+    "branch": replace(tiny_drafter(), seeding=Seeding("branch")),
+}
+"""Drafts that depend on earlier cycles too."""
+TREES = {"toy-tree", "forest", "adaptive", "branch", *SHAPED}
 
 SELF: dict[str, Drafter] = {
     "draft-model": ModelDrafter(TOY, draft_len=7),
@@ -94,6 +121,11 @@ SELF: dict[str, Drafter] = {
     "toy-block": ToyBlock(TOY),
     "toy-tree": ToyBlock(TOY, branches=True),
 }
+
+
+def _same(drafter: Drafter, texts: Texts) -> Drafter:
+    return drafter
+
 
 TINY: dict[str, Make] = {
     "ngram": lambda texts: NgramDrafter(),
@@ -103,6 +135,7 @@ TINY: dict[str, Make] = {
     "forest": lambda texts: Scripted(forest, texts),
     "alternating": lambda texts: Scripted(alternating, texts),
     "mask": lambda texts: Scripted(always(MASK), texts),
+    **{name: partial(_same, drafter) for name, drafter in (SHAPED | LED).items()},
 }
 
 

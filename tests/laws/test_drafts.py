@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from floodstage.core.types import Sampling
+from floodstage.scheduling.fixed import FixedScheduler
 
 from . import laws
-from .cases import REAL, SCHEDULERS, SELF, TINY, TOY, VERIFIERS, WARM, requests
+from .cases import REAL, SCHEDULERS, SELF, SHAPED, TINY, TOY, VERIFIERS, WARM, requests
 from .laws import Case
 from .tiny import MASK, tiny_drafter, tiny_target
 
@@ -44,6 +45,18 @@ def test_every_block_is_the_block_of_a_fresh_session(
         requests=requests(WARM, sizes=(24, 9, 1, 17, 2)),
         scheduler=SCHEDULERS[scheduler],
         slots=slots,
+    )
+    laws.drafts_are_those_of_a_fresh_session(case)
+
+
+@pytest.mark.parametrize("drafter", SHAPED)
+def test_every_tree_is_the_tree_of_a_fresh_session(drafter: str) -> None:
+    case = Case(
+        target=tiny_target(),
+        drafter=SHAPED[drafter],
+        requests=requests(WARM, sizes=(16, 9, 1, 12)),
+        scheduler=lambda: FixedScheduler(SHAPED[drafter].draft_len),
+        slots=3,
     )
     laws.drafts_are_those_of_a_fresh_session(case)
 

@@ -190,7 +190,8 @@ def forgets_what_it_has_not_read(observe, session, commits):
 
 def forgets_taps_of_empty_cycles(propose, session, pending, budgets):
     if max(budgets) == 0:
-        session.unread = [[] if i else taps for i, taps in enumerate(session.unread)]
+        for memory in session.memories[1:]:
+            memory.unread = []
     return propose(session, pending, budgets)
 
 

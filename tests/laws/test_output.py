@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -33,7 +34,8 @@ from .laws import Case
 from .scripted import Scripted, right
 from .tiny import MASK, tiny_target
 
-WAYS = [("0", 1), ("1", 1), ("7", 1), ("7", 3), ("confidence", 3), ("turns", 1), ("turns", 3)]
+WAYS = [("0", 1), ("1", 1), ("7", 1), ("7", 3), ("confidence", 3), ("turns", 1), ("turns", 3),
+        ("rolling", 1), ("ewma", 3), ("adl", 1), ("cost", 1), ("cost", 3)]  # fmt: skip
 """A scheduler and a number of slots."""
 
 
@@ -55,22 +57,28 @@ def test_greedy_output_is_the_targets_own(
     laws.drafts_fit_what_is_left(case)
 
 
-@pytest.mark.parametrize(("scheduler", "slots"), [("confidence", 1), ("turns", 3)])
+@pytest.mark.parametrize(
+    ("scheduler", "slots"), [("confidence", 1), ("turns", 3), ("all", 3), ("cost", 3)]
+)
 @pytest.mark.parametrize(("drafter", "verifier"), lossless_pairs(list(TINY)))
 def test_greedy_output_of_a_transformer_is_its_own(
     drafter: str, verifier: str, scheduler: str, slots: int
 ) -> None:
     target = tiny_target()
     asked = requests(sizes=(16, 9, 1, 12))
+    made = TINY[drafter](greedy_texts(target, asked))
     case = Case(
         target=target,
-        drafter=TINY[drafter](greedy_texts(target, asked)),
+        drafter=made,
         requests=asked,
         verifier=VERIFIERS[verifier],
-        scheduler=SCHEDULERS[scheduler],
+        scheduler=partial(FixedScheduler, made.draft_len)
+        if scheduler == "all"
+        else SCHEDULERS[scheduler],
         slots=slots,
     )
     laws.greedy_output_is_the_targets_own(case)
+    laws.drafts_fit_what_is_left(case)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def run(
 
 
 def proposed(session: BlockDiffusionSession, cycle: int, sync: str = "default") -> list[Tensor]:
-    n = len(session.unread)
+    n = len(session.memories)
     if sync != "default":  # before, libraries are set up and passes captured
         torch.cuda.set_sync_debug_mode(sync)
     drafts = session.propose([(7 * cycle + 5 * slot) % 97 for slot in range(n)], [BLOCK - 1] * n)
@@ -135,7 +135,7 @@ def test_a_fixed_cycle_is_the_plain_one(
     net.graphs = Graphs(net, capture=False)
     same(run(net, first(RAGGED, n)), want)
     (known,) = net.graphs.passes.values()
-    assert BlockShape(n, 8, BLOCK, 48) in known
+    assert BlockShape(n, 8, BLOCK, 48, 1) in known
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -185,7 +185,7 @@ def test_a_sequence_may_leave_or_bring_nothing(
             if cycle == 4:
                 session.leave(0)
             results += proposed(session, cycle)
-            new = [taps_of(net, 1 + slot, cycle) for slot in range(len(session.unread))]
+            new = [taps_of(net, 1 + slot, cycle) for slot in range(len(session.memories))]
             session.observe([Commit(0, (0,), None if cycle == 6 else t) for t in new])
         return results + held(session)
 
@@ -255,7 +255,7 @@ def test_one_shape_serves_every_cycle(drafter_of: Nets) -> None:
     net.graphs = Graphs(net, capture=False)
     run(net, RAGGED[1:6])
     (known,) = net.graphs.passes.values()
-    assert set(known) == {BlockShape(3, 8, BLOCK, 256)}
+    assert set(known) == {BlockShape(3, 8, BLOCK, 256, 1)}
 
 
 def test_a_cache_is_lent_again_with_its_passes(drafter_of: Nets, small: None) -> None:

@@ -179,6 +179,59 @@ def test_a_prompt_uses_the_template_if_there_is_one() -> None:
         plain.prompt("hi", chat=True)
 
 
+TALK: list[Any] = [
+    {"role": "user", "content": "3 + 4?"},
+    {"role": "assistant", "content": "7"},
+    {"role": "user", "content": "surely?"},
+]
+
+
+def test_a_conversation_goes_through_the_template_if_there_is_one() -> None:
+    chatted = "<user>3 + 4?\n<assistant>7\n<user>surely?\n<assistant>"
+    plain = Tokenizer(BPE.backend)
+    for chat in (None, True):
+        assert BPE.prompt(TALK, chat=chat) == BPE.encode(chatted)
+    assert BPE.prompt(TALK, chat=False) == plain.prompt(TALK) == BPE.encode("3 + 4?\n7\nsurely?")
+    with pytest.raises(ConfigError, match="no chat template"):
+        plain.prompt(TALK, chat=True)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_conversation_of_one_is_a_prompt(chat: bool) -> None:
+    assert BPE.prompt(TALK[:1], chat=chat) == BPE.prompt("3 + 4?", chat=chat)
+
+
+def test_a_plain_conversation_keeps_the_newlines_of_an_answer() -> None:
+    said = [TALK[0], {"role": "assistant", "content": "\n\n7\n"}, TALK[2]]
+    assert BPE.prompt(said, chat=False) == BPE.encode("3 + 4?\n\n7\nsurely?")
+
+
+def test_a_template_is_told_not_to_think() -> None:
+    template = "{{ 'quick' if enable_thinking is false else 'slow' }}{{ messages | length }}"
+    tokenizer = Tokenizer(BPE.backend, (0,), template)
+    assert BPE.decode(tokenizer.prompt(TALK)) == "quick3"
+
+
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ([{"role": "usr", "content": "x"}], "Unknown role 'usr'. Did you mean 'user'"),
+        ([{"content": "x"}], "A message is {'content': 'x'}: expected"),
+        ([{"role": "user"}], "expected"),
+        ([{"role": "user", "content": 5}], "expected"),
+        (["x"], "A message is 'x': expected"),
+        ([], "empty"),
+        ([{"role": "user", "content": ""}], "empty"),
+    ],
+)
+def test_a_message_of_another_kind_is_one_sentence(
+    messages: list[Any], said: str, chat: bool
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        BPE.prompt(messages, chat=chat)
+
+
 @pytest.mark.parametrize("chat", [None, True, False])
 def test_an_empty_prompt_is_refused(chat: bool | None) -> None:
     with pytest.raises(ConfigError, match="empty"):

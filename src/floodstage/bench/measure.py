@@ -8,12 +8,15 @@ what `summary` makes of them. An answer that is on disk is not measured again: a
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from rich.console import Console
@@ -24,17 +27,19 @@ from floodstage.bench.workloads import Item, Workload
 from floodstage.core.errors import RunError
 from floodstage.core.metrics import repeated_ngrams
 from floodstage.core.types import Request
+from floodstage.text.tokenizer import Prompt
 
+log = logging.getLogger("floodstage")
 SCHEMA = 2
 FIELDS = {
-    *("arm", "lossless", "prompt", "pass", "group", "ids", "finish", "right"),
+    *("arm", "lossless", "prompt", "turn", "pass", "group", "ids", "finish", "right"),
     *("ttft_s", "wall_s", "repeated_4grams", "cycles"),
 }
 """What every record holds, its schema_version apart."""
 CYCLE = ("drafted", "verified", "reach", "accepted", "gained", "seeded", "rows",
          "draft_s", "verify_s", "judge_s")  # fmt: skip
 """The figures of a cycle, `confidence` apart: attributes of `core.types.StepRecord`."""
-Ask = Callable[[Item, int], Request]
+Ask = Callable[[Prompt, int], Request]
 
 
 def measure(
@@ -46,52 +51,116 @@ def measure(
     settings: dict[str, Any],
     progress: bool = True,
 ) -> Path:
-    """Measure; the path of the records. `ask` turns item i into a request."""
+    """Measure; the path of the records. `ask` turns what is asked in item i into a
+    request; a later turn goes on from the arm's own answer."""
     out.mkdir(parents=True, exist_ok=True)
     _write_env(out, workload, settings)
     path = out / "records.jsonl"
-    known = {(r["arm"], r["prompt"], r["pass"]) for r in read_records(path)}
-    names = [arm.name for arm in arms]
-    todo = [i for i in range(len(workload.items))]
-    for arm in (
-        arms if any((n, i, p) not in known for n in names for i in todo for p in (0, 1)) else ()
-    ):
-        for _ in range(2):  # a warm-up of every shape that the first prompt brings
-            arm.answer(ask(workload.items[0], 0))
+    known = {
+        (r["arm"], r["prompt"], r["pass"], r["turn"])
+        for r in read_records(path)
+        if "error" not in r
+    }
+    todo = range(len(workload.items))
     with path.open("a", encoding="utf-8") as file:
+        run = _Run(list(arms), workload, ask, known, file)
+        if any(run.lacking(arm, i, half) for arm in arms for i in todo for half in (0, 1)):
+            run.warm_up()
         for i in track(todo, "measuring", disable=not progress, console=Console(stderr=True)):
-            item = workload.items[i]
-            for turn, order in enumerate((list(arms), list(reversed(arms)))):
-                for arm in order:
-                    if (arm.name, i, turn) in known:
-                        continue
-                    answer = arm.answer(ask(item, i))
-                    row = as_row(arm, i, turn, item, answer)
-                    file.write(json.dumps(row) + "\n")
-                    file.flush()
+            run.answer_all(i)
     return path
 
 
-def as_row(arm: Arm, prompt: int, turn: int, item: Item, answer: Answer) -> dict[str, Any]:
+@dataclass(slots=True)
+class _Run:
+    """A run folder that is being filled."""
+
+    able: list[Arm]  # those that have not failed
+    workload: Workload
+    ask: Ask
+    known: set[tuple[str, int, int, int]]  # arm, prompt, pass, turn
+    file: TextIO
+
+    def lacking(self, arm: Arm, prompt: int, half: int) -> set[int]:
+        """The turns that are not on disk."""
+        turns = range(len(self.workload.items[prompt].turns))
+        return {turn for turn in turns if (arm.name, prompt, half, turn) not in self.known}
+
+    def warm_up(self) -> None:
+        """Every shape that the first prompt brings, twice."""
+        request = self.ask(self.workload.items[0].prompt, 0)
+        for arm in [arm for arm in self.able for _ in range(2)]:
+            self._attempt(arm, lambda arm: arm.answer(request))
+
+    def answer_all(self, prompt: int) -> None:
+        """Every arm in order, and again in reverse."""
+        for half, order in enumerate((list(self.able), list(reversed(self.able)))):
+            for arm in order:
+                self._attempt(arm, partial(self._answer, prompt, half))
+
+    def _answer(self, prompt: int, half: int, arm: Arm) -> None:
+        item, wanted = self.workload.items[prompt], self.lacking(arm, prompt, half)
+        for row in _rows(arm, prompt, half, item, self.ask, wanted):
+            self._write(row)
+
+    def _attempt(self, arm: Arm, work: Callable[[Arm], object]) -> None:
+        """For an arm that fails an error row and no more work; the other arms go on."""
+        if arm not in self.able:
+            return
+        try:
+            work(arm)
+        except Exception as error:
+            self.able.remove(arm)
+            self._write(error_row(arm.name, error))
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+
+
+def _rows(
+    arm: Arm, prompt: int, half: int, item: Item, ask: Ask, wanted: set[int]
+) -> Iterator[dict[str, Any]]:
+    """The rows of the wanted turns of an item. Earlier turns are asked again even where they are
+    on disk: what follows goes on from the arm's own words."""
+    said: list[str] = []
+    for turn in range(max(wanted, default=-1) + 1):
+        answer = arm.answer(ask(item.asked(said), prompt))
+        said.append(answer.text)
+        if turn in wanted:
+            yield as_row(arm, prompt, half, turn, item, answer)
+
+
+def as_row(
+    arm: Arm, prompt: int, half: int, turn: int, item: Item, answer: Answer
+) -> dict[str, Any]:
     """One answer as one JSON line. `cycles` holds a list per figure, an entry per cycle, the
     prefill left out; `confidence` is empty where the arm's scheduler does not look at it."""
     cycles = [r for r in answer.records if not r.prefill]
+    judge = item.right if turn == len(item.turns) - 1 else None
     return {
         "schema_version": SCHEMA,
         "arm": arm.name,
         "lossless": arm.lossless,
         "prompt": prompt,
-        "pass": turn,
+        "turn": turn,
+        "pass": half,
         "group": item.group,
         "ids": list(answer.ids),
         "finish": answer.finish,
-        "right": None if item.right is None else item.right(answer.text),
+        "right": None if judge is None else judge(answer.text),
         "ttft_s": answer.ttft_s,
         "wall_s": answer.wall_s,
         "repeated_4grams": repeated_ngrams(answer.ids),
         "cycles": {name: [getattr(r, name) for r in cycles] for name in CYCLE}
         | {"confidence": [[round(c, 4) for c in r.confidence] for r in cycles]},
     }
+
+
+def error_row(arm: str, error: BaseException) -> dict[str, Any]:
+    """An arm that could not go on, as one JSON line."""
+    log.warning("The arm %r failed and is left out: %s", arm, error)
+    return {"schema_version": SCHEMA, "arm": arm, "error": f"{type(error).__name__}: {error}"}
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
@@ -102,6 +171,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
     text = path.read_bytes()
     whole = text[: text.rfind(b"\n") + 1]
     if whole != text:
+        log.warning("%s: the last line was cut off (a killed run) and is left out.", path)
         path.write_bytes(whole)
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
@@ -113,7 +183,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             raise RunError(
                 f"{str(path)!r} line {number} has schema_version {version!r}, expected {SCHEMA}."
             )
-        if lacking := sorted(FIELDS - set(row)):
+        if "error" not in row and (lacking := sorted(FIELDS - set(row))):
             raise RunError(f"{str(path)!r} line {number} lacks {lacking[0]!r}.")
         yield row
 

@@ -42,9 +42,13 @@ def summarize(rows: Iterable[Row], baseline: str | None = None) -> list[ArmSumma
     """A line per arm, in the order of the records; speedups over `baseline` (the first arm)."""
     by_arm: dict[str, dict[int, list[Row]]] = {}
     for row in rows:
+        if "error" in row:
+            continue
         by_arm.setdefault(row["arm"], {}).setdefault(row["prompt"], []).append(row)
     if not by_arm:
         raise RunError("The run holds no records yet.")
+    if baseline is not None and baseline not in by_arm:
+        raise RunError(f"The run holds no answers of its baseline {baseline!r}.")
     base = by_arm[baseline or next(iter(by_arm))]
     return [_line(arm, answers, base) for arm, answers in by_arm.items()]
 
@@ -67,7 +71,7 @@ def _line(arm: str, answers: dict[int, list[Row]], base: dict[int, list[Row]]) -
         tau=tau(records) if records else None,
         acceptance=tuple(acceptance_by_position(records)),
         speedup=speedup([_cost(answers[i]) for i in shared], [_cost(base[i]) for i in shared]),
-        identical=sum(all(r["ids"] == base[i][0]["ids"] for r in answers[i]) for i in shared),
+        identical=sum(_same(answers[i], base[i]) for i in shared),
         right=_mean([float(j) for j in judged]),
         repeated_4grams=_mean([r["repeated_4grams"] for r in rows]) or 0.0,
     )
@@ -92,6 +96,12 @@ def step_records(cycles: Mapping[str, Sequence[Any]]) -> list[StepRecord]:
         )
         for c in (dict(zip(cycles, row, strict=True)) for row in zip(*cycles.values(), strict=True))
     ]
+
+
+def _same(rows: Sequence[Row], base: Sequence[Row]) -> bool:
+    """Whether every turn of a prompt has the ids of the baseline's first pass."""
+    wanted = {r["turn"]: r["ids"] for r in reversed(base)}
+    return all(r["ids"] == wanted.get(r["turn"]) for r in rows)
 
 
 def _cost(passes: Sequence[Row]) -> Cost:
@@ -161,8 +171,11 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def write_summaries(run: Path, baseline: str | None = None) -> list[ArmSummary]:
     """`summary.md`, `summary.csv`, `summary.json` of a run folder, from its records alone."""
-    lines = summarize(read_records(run / "records.jsonl"), baseline)
-    (run / "summary.md").write_text(markdown(lines))
+    rows = list(read_records(run / "records.jsonl"))
+    lines = summarize(rows, baseline)
+    failed = {row["arm"]: row["error"] for row in rows if "error" in row}
+    notes = "".join(f"\n{arm} failed: {error}\n" for arm, error in failed.items())
+    (run / "summary.md").write_text(markdown(lines) + notes)
     (run / "summary.json").write_text(json.dumps([asdict(x) for x in lines], indent=1) + "\n")
     with (run / "summary.csv").open("w", newline="") as file:
         table = csv.writer(file)

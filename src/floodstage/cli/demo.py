@@ -14,11 +14,12 @@ from floodstage.bench.arms import OurArm
 from floodstage.bench.compare import BenchConfig, make_arms
 from floodstage.bench.measure import measure
 from floodstage.bench.summary import ArmSummary, write_summaries
-from floodstage.bench.workloads import Item, Workload, load_workload
+from floodstage.bench.workloads import Workload, load_workload
 from floodstage.cli.show import DRAFTED, legend, screen, table, write
 from floodstage.core.types import Request
 from floodstage.engine.engine import Engine
 from floodstage.engine.options import Options
+from floodstage.text.tokenizer import Prompt
 
 SHOWN = 2
 """Problems that are streamed before the measurement."""
@@ -47,8 +48,8 @@ def run_demo(
     )
     _stream(console, best.engine, workload)
 
-    def ask(item: Item, number: int) -> Request:
-        return engine.request(item.prompt, Options(max_new_tokens=256))
+    def ask(prompt: Prompt, number: int) -> Request:
+        return engine.request(prompt, Options(max_new_tokens=256))
 
     with tempfile.TemporaryDirectory() as folder:
         measure(arms, workload, ask, Path(folder), settings={}, progress=console.is_terminal)

@@ -10,6 +10,26 @@ from typing import Annotated
 
 import typer
 
+from floodstage.cli.analyze import analyze, compare
+from floodstage.cli.lab import replay, sweep, trace
+from floodstage.cli.options import (
+    Candidates,
+    Device,
+    Drafter,
+    DraftLen,
+    Dtype,
+    Json,
+    NewTokens,
+    Prompts,
+    Scheduler,
+    Seed,
+    Seeding,
+    Target,
+    Temperature,
+    Threads,
+    Verifier,
+    Workload,
+)
 from floodstage.cli.train import app as train_app
 from floodstage.core.errors import ConfigError, Error
 
@@ -25,30 +45,8 @@ app = typer.Typer(
 )
 app.add_typer(train_app, name="train")
 
-# One place for the options that mean the same everywhere.
-Target = Annotated[str, typer.Option(help="Shipped name, folder or hub id of the model.")]
-Drafter = Annotated[
-    str,
-    typer.Option(
-        help="auto, none, ngram, or the name of a DFlash drafter or of a smaller model. "
-        "auto: the one shipped beside the target, else ngram."
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, fp32 or bf16. auto: bf16 on CUDA, else fp32.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-NewTokens = Annotated[
-    int | None, typer.Option(min=1, help="Most tokens to write. Default: 512 or what fits.")
-]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
-Prompts = Annotated[int, typer.Option(min=1, help="How many held-out prompts.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document as the last line.")]
-DraftLen = Annotated[
-    int | None, typer.Option(min=0, help="Tokens to draft per cycle. Default: the drafter's own.")
-]
-Scheduler = Annotated[str, typer.Option(help="fixed, or confidence (cut weak ends).")]
-Verifier = Annotated[str, typer.Option(help="match or reject; both lossless.")]
+for command in (analyze, compare, sweep, trace, replay):
+    app.command()(command)
 
 
 @app.command()
@@ -58,6 +56,8 @@ def generate(
     drafter: Drafter = "auto",
     draft_len: DraftLen = None,
     scheduler: Scheduler = "fixed",
+    candidates: Candidates = "none",
+    seeding: Seeding = "none",
     verifier: Verifier = "match",
     max_new_tokens: NewTokens = None,
     temperature: Temperature = 0.0,
@@ -91,6 +91,8 @@ def generate(
         drafter=drafter,
         draft_len=draft_len,
         scheduler=scheduler,
+        candidates=candidates,
+        seeding=seeding,
         verifier=verifier,
         device=device,
         dtype=dtype,
@@ -130,14 +132,12 @@ def demo(
 def bench(
     out: Annotated[Path, typer.Option(help="Run folder; the same command goes on from it.")],
     target: Target = "math-mini",
-    workload: Annotated[
-        str, typer.Option(help="mathematics, mathematics-phrasings, code, or a JSONL file.")
-    ] = "mathematics",
+    workload: Workload = "mathematics",
     arms: Annotated[
         str,
         typer.Option(
             help="Comma-separated; the first is the baseline. A drafter's name, with a draft "
-            "length or a scheduler if wanted (ngram:10, auto+confidence), or a peer on the same "
+            "length and policies if wanted (ngram:10, auto+best-first+cost), or a peer on the same "
             "weights: transformers, transformers-lookup:10, transformers-assistant:5."
         ),
     ] = "none,ngram,auto",

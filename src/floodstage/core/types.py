@@ -145,6 +145,7 @@ class StepRecord:
     depth: int | None = None  # longest path of a verified tree; None: a chain, so `verified`
     rows: int = 0  # rows of the whole batch in this target pass
     seeded: int = 0  # see Draft
+    path: TokenIds | None = None  # accepted nodes of a tree; None: a chain, so the first
 
     @property
     def gained(self) -> int:

@@ -140,6 +140,7 @@ class Decoder:
                 depth=depth(drafts[i]),
                 rows=sum(counts),
                 seeded=drafts[i].seeded,
+                path=None if drafts[i].parents is None else verdict.path,
             )
             self.scheduler.observe(record)
             steps.append(Step(live.number, tokens, accepted, record, finish))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,25 +24,37 @@ from floodstage.core.errors import (
 from floodstage.core.protocols import Drafter, Scheduler, Target
 from floodstage.decoding.verifiers import VERIFIERS
 from floodstage.drafting.block_diffusion import BlockDiffusionDrafter
+from floodstage.drafting.candidates import SHAPES, Adaptive, Shape
 from floodstage.drafting.draft_model import ModelDrafter
 from floodstage.drafting.ngram import NgramDrafter
 from floodstage.drafting.none import NoDrafter
+from floodstage.drafting.seeding import MODES, Seeding
 from floodstage.engine.device import DTYPES, clock_of, dtype_of, prepare
 from floodstage.engine.engine import Engine
-from floodstage.models.block_diffusion import ARCHITECTURE
+from floodstage.engine.spec import make, settings, split
+from floodstage.models.block_diffusion import ARCHITECTURE, BlockDiffusion
 from floodstage.models.config import FAMILIES, read_config
 from floodstage.models.load import load_block_diffusion, load_transformer
 from floodstage.models.transformer import Transformer
 from floodstage.scheduling.confidence import ConfidenceScheduler
+from floodstage.scheduling.cost import CostScheduler
+from floodstage.scheduling.ewma import AdlScheduler, EwmaScheduler
 from floodstage.scheduling.fixed import FixedScheduler
+from floodstage.scheduling.rolling import RollingScheduler
 from floodstage.text.tokenizer import Tokenizer
 
 log = logging.getLogger("floodstage")
 
 SCHEDULERS: dict[str, Callable[..., Scheduler]] = {
     "fixed": FixedScheduler,
+    "rolling": RollingScheduler,
+    "ewma": EwmaScheduler,
+    "adl": AdlScheduler,
     "confidence": ConfidenceScheduler,
+    "cost": CostScheduler,
 }
+CANDIDATES: dict[str, Callable[..., Shape]] = dict(SHAPES)
+SEEDINGS = {mode: partial(Seeding, mode) for mode in MODES}
 ASSETS = Path(str(files("floodstage"))) / "assets"
 
 
@@ -49,12 +62,15 @@ ASSETS = Path(str(files("floodstage"))) / "assets"
 class EngineConfig:
     """What to load. "auto" is the drafter shipped beside a shipped target, else "ngram"; the
     draft length that the drafter was made for; CUDA, then Apple's GPU, then the CPU; bf16 on a
-    GPU and fp32 on a CPU. `threads` 0 leaves torch's own number."""
+    GPU and fp32 on a CPU. `threads` 0 leaves torch's own number. A scheduler, candidates and a
+    seeding may bring settings: "ewma(alpha=0.2)", see `spec`."""
 
     target: str = "math-mini"
     drafter: str = "auto"
     verifier: str = "match"
     scheduler: str = "fixed"
+    candidates: str = "none"
+    seeding: str = "none"
     draft_len: int | None = None
     device: str = "auto"
     dtype: str = "auto"
@@ -88,23 +104,25 @@ def build(config: EngineConfig) -> Engine:
             f"only {target.vocab_size}: they do not belong together."
         )
     drafter = load_drafter(config, target, tokenizer)
-    length = drafter.draft_len if config.draft_len is None else config.draft_len
     return Engine(
         config.target,
         target,
         tokenizer,
         drafter,
         VERIFIERS[config.verifier](),
-        make_scheduler(config.scheduler, length),
+        make_scheduler(config.scheduler, drafter, config.draft_len),
         clock_of(device),
     )
 
 
-def make_scheduler(name: str, draft_len: int) -> Scheduler:
-    """The scheduler called `name`, with a draft length and its own defaults."""
-    if name not in SCHEDULERS:
-        raise unknown("scheduler", name, SCHEDULERS)
-    return SCHEDULERS[name](draft_len)
+def make_scheduler(text: str, drafter: Drafter, draft_len: int | None = None) -> Scheduler:
+    """The scheduler that `text` describes, for `drafter` or a draft length of its own.
+
+    A tree's length is its number of nodes, so it is the drafter's: `draft_len` bounds its paths.
+    """
+    tree = isinstance(drafter, BlockDiffusionDrafter) and drafter.draft_len != drafter.path
+    length = drafter.draft_len if tree or draft_len is None else draft_len
+    return make("scheduler", text, SCHEDULERS, length)
 
 
 def shipped() -> list[str]:
@@ -167,6 +185,8 @@ def _is_block_diffusion(raw: Mapping[str, Any]) -> bool:
 def load_drafter(config: EngineConfig, target: Target, tokenizer: Tokenizer) -> Drafter:
     """The drafter that `config` names, checked against its target."""
     name = config.drafter
+    if name in ("none", "ngram"):
+        _no_trees(config, name)
     if name == "auto":
         name = f"{config.target}-dflash" if f"{config.target}-dflash" in shipped() else "ngram"
     if name == "none":
@@ -187,8 +207,47 @@ def load_drafter(config: EngineConfig, target: Target, tokenizer: Tokenizer) -> 
                 f"({', '.join(FAMILIES)})."
             )
         net = load_block_diffusion(folder, target)
-        return BlockDiffusionDrafter(net, config.draft_len or net.config.draft_len)
+        return make_block_drafter(config, net)
+    _no_trees(config, name)
     return _draft_model(config, name, folder, dtype, target, tokenizer)
+
+
+def _no_trees(config: EngineConfig, name: str) -> None:
+    if config.candidates != "none" or config.seeding != "none":
+        raise ConfigError(
+            f"Candidates and seeding are made from a block-diffusion drafter's block; {name!r} is "
+            "none."
+        )
+
+
+def make_block_drafter(config: EngineConfig, net: BlockDiffusion) -> BlockDiffusionDrafter:
+    """A block-diffusion drafter with the candidates and the seeding that `config` describes."""
+    return BlockDiffusionDrafter(
+        net,
+        config.draft_len or net.config.draft_len,
+        make_candidates(config.candidates),
+        make("seeding", config.seeding, SEEDINGS),
+    )
+
+
+def make_candidates(text: str) -> Shape | Adaptive | None:
+    """Candidates by name; with "adaptive-" before it, the number of them follows the last cycle."""
+    if text == "none":
+        return None
+    name, given = split(text)
+    plain = name.removeprefix("adaptive-")
+    if plain not in SHAPES:
+        known = ["none", *SHAPES, *(f"adaptive-{shape}" for shape in SHAPES)]
+        raise unknown("candidates", name, known)
+    if plain == name:
+        return make("candidates", text, CANDIDATES)
+    own = {key: word for key, word in given.items() if key in Adaptive.__dataclass_fields__}
+    rest = {key: word for key, word in given.items() if key not in own}
+    adaptive = Adaptive(**settings(f"setting of {name!r}", Adaptive, own))
+    most = "nodes" if plain == "best-first" else "max_candidates"
+    rest.setdefault(most, str(adaptive.budgets[-1]))
+    shape = SHAPES[plain](**settings(f"setting of {plain!r}", SHAPES[plain], rest))
+    return replace(adaptive, shape=shape)
 
 
 def _draft_model(

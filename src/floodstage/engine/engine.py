@@ -19,7 +19,7 @@ from floodstage.core.types import Request, Step, StepRecord, TokenIds
 from floodstage.decoding.loop import Decoder
 from floodstage.engine.options import DEFAULT_NEW_TOKENS, Options
 from floodstage.engine.writing import Piece, Writer
-from floodstage.text.tokenizer import Tokenizer
+from floodstage.text.tokenizer import Prompt, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +95,17 @@ class Engine:
     scheduler: Scheduler
     clock: Clock = perf_counter
 
-    def stream(self, prompt: str, **options: Any) -> Iterator[Chunk]:
+    def stream(self, prompt: Prompt, **options: Any) -> Iterator[Chunk]:
         """Continue `prompt`; a chunk per cycle as it comes. Options: `engine.options.Options`."""
         chosen = Options.of(options)
         yield from self.run([self.request(prompt, chosen)], stop=chosen.stop)
 
-    def generate(self, prompt: str, **options: Any) -> Generation:
+    def generate(self, prompt: Prompt, **options: Any) -> Generation:
         """Continue `prompt` to its end."""
         return self.generate_batch([prompt], **options)[0]
 
     def generate_batch(
-        self, prompts: Sequence[str], *, slots: int = 8, **options: Any
+        self, prompts: Sequence[Prompt], *, slots: int = 8, **options: Any
     ) -> list[Generation]:
         """Continue every prompt, up to `slots` at once; each gets what it would get alone."""
         chosen = Options.of(options)
@@ -116,8 +116,9 @@ class Engine:
                 done[chunk.sequence] = chunk.generation
         return [done[i] for i in range(len(prompts))]
 
-    def request(self, prompt: str, options: Options) -> Request:
-        """A prompt in tokens, checked against the context. Raises ContextError, ConfigError."""
+    def request(self, prompt: Prompt, options: Options) -> Request:
+        """A text or a conversation in tokens, checked against the context. Raises ContextError,
+        ConfigError."""
         ids = self.tokenizer.prompt(prompt, chat=options.chat)
         room = self.target.context - len(ids)
         if room < 1:

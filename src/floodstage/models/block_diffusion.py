@@ -183,22 +183,29 @@ class BlockDiffusion(nn.Module):
         cache: KVCache,
         taps: Sequence[Tensor],
         counts: Sequence[int],
-        anchors: Sequence[int],
-        slots: int,
+        block: Tensor,
+        top: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """Read new taps, `counts[i]` rows of sequence i, in parts that make [N, T * H] together;
-        then fill a block after each anchor: tokens and confidence, each [n, slots - 1]."""
-        bases = cache.extend(0, counts)
+        then fill the blocks [n, slots]: see `through`."""
+        bases, slots = cache.extend(0, counts), block.shape[1]
         ends = cache.extend(0, [slots] * len(counts))  # the block is written, then forgotten
         for slot, end in enumerate(ends):
             cache.rollback(slot, end)
         if self.graphs is not None and self.graphs.fits([*counts, slots]):
-            return run_block(self.graphs, self, cache, taps, bases, counts, anchors, slots)
+            return run_block(self.graphs, self, cache, taps, bases, counts, block, top)
         if taps:
             context = self.context(taps[0] if len(taps) == 1 else torch.cat(list(taps)))
             rows = plan_rows(bases, counts, causal=False, device=context.device)
             self.remember(cache, context, rows)
-        return self.fill(cache, ends, anchors, slots)
+        return self.fill(cache, ends, block, top)
+
+    def blank(self, anchors: Sequence[int], slots: int) -> Tensor:
+        """Blocks [n, slots] of masks, each after its anchor."""
+        device = self.target.device
+        block = torch.full((len(anchors), slots), self.config.mask_id, device=device)
+        block[:, 0] = upload(torch.tensor(list(anchors)), device)
+        return block
 
     def context(self, taps: Tensor) -> Tensor:
         """Tapped features [..., T * H] -> what every layer sees of the text, [..., H]."""
@@ -213,19 +220,17 @@ class BlockDiffusion(nn.Module):
             cache.write(i, rows, k, v)
 
     def fill(
-        self, cache: KVCache, bases: Sequence[int], anchors: Sequence[int], slots: int
+        self, cache: KVCache, bases: Sequence[int], block: Tensor, top: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """Tokens and confidence [n, slots - 1] after each anchor, which follows `bases[i]`
-        context rows. The cells of the block are not counted."""
-        config, n = self.config.body, len(anchors)
+        """`through` for blocks [n, slots] that follow `bases[i]` context rows each. The cells of
+        the block are not counted."""
+        config, (n, slots) = self.config.body, block.shape
         device = self.target.device
-        block = torch.full((n, slots), self.config.mask_id, device=device)
-        block[:, 0] = upload(torch.tensor(list(anchors)), device)
         rows = plan_rows(bases, [slots] * n, causal=False, device=device)
         group = config.heads // config.kv_heads
         dtype = self.target.dtype
         masks = {w: self._mask(cache, rows, group, dtype, w) for w in set(config.windows)}
-        return self.through(cache, block, rows, masks)
+        return self.through(cache, block, rows, masks, top)
 
     def through(
         self,
@@ -233,15 +238,18 @@ class BlockDiffusion(nn.Module):
         block: Tensor,
         rows: Rows,
         masks: Mapping[int | None, Tensor | None],
+        top: int = 1,
     ) -> tuple[Tensor, Tensor]:
-        """`fill` for a ready block [n, slots], with ready masks (see `KVCache.stacked`)."""
+        """The `top` likeliest tokens of every slot but the anchor's, likeliest first, and their
+        probabilities, each [n, slots - 1, top]. `masks`: see `KVCache.stacked`."""
         x = self.target.model.embed_tokens(block.flatten())
         cos, sin = self.rotary(rows.positions)
         for i, layer in enumerate(self.layers):
             x = layer(x, cos, sin, cached(cache, i, rows, masks[self.config.body.windows[i]]))
         hidden = x.view(*block.shape, -1)[:, 1:]
-        logits = self.target.lm_head(self.norm(hidden))
-        return logits.argmax(-1), logits.float().softmax(-1).amax(-1)
+        logits = self.target.lm_head(self.norm(hidden)).float()
+        best, tokens = logits.max(-1, keepdim=True) if top == 1 else logits.topk(top)
+        return tokens, (best - logits.logsumexp(-1, keepdim=True)).exp()
 
     def _mask(
         self, cache: KVCache, rows: Rows, group: int, dtype: torch.dtype, window: int | None

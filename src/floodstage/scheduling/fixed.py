@@ -11,15 +11,20 @@ from floodstage.core.types import Proposal, StepRecord
 
 @dataclass(frozen=True, slots=True)
 class FixedScheduler:
-    """Draft `draft_len` tokens and verify them all."""
+    """Draft `draft_len` tokens and verify them all. `trace` has the drafter's confidence kept in
+    the records, which costs a copy to the host."""
 
     draft_len: int
+    trace: bool = False
     name: str = "fixed"
-    needs_confidence: bool = False
 
     def __post_init__(self) -> None:
         if self.draft_len < 0:
             raise ConfigError(f"draft_len must be >= 0, got {self.draft_len!r}.")
+
+    @property
+    def needs_confidence(self) -> bool:
+        return self.trace
 
     def choose(self) -> int:
         return self.draft_len

@@ -6,21 +6,34 @@ Knows no model. The files are Hugging Face's, so other tools read them too.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from floodstage.core.errors import CheckpointError, ConfigError
+from floodstage.core.errors import CheckpointError, ConfigError, unknown
 
 END, MASK = "<|endoftext|>", "<|mask|>"
 
 # Words take their leading space, digits stand alone (arithmetic needs them), indentation is one
 # piece. The shape is that of Qwen's and Llama 3's splitting.
 _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\n]*|\s*\n+|\s+(?!\S)|\s+"
+
+ROLES = ("system", "user", "assistant")
+
+
+class Message(TypedDict):
+    """One turn of a conversation. `role` is one of ROLES."""
+
+    role: str
+    content: str
+
+
+Prompt: TypeAlias = str | Sequence[Message]
+"""What may be continued: a text, or a conversation that waits for its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +95,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.backend.decode(list(ids), skip_special_tokens=True))
 
-    def chat(self, messages: Sequence[dict[str, str]]) -> tuple[int, ...]:
+    def chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of a conversation that waits for its answer, by the model's chat template."""
         if self.template is None:
             raise ConfigError("This tokenizer has no chat template: give plain text instead.")
@@ -108,13 +121,18 @@ class Tokenizer:
             raise ConfigError(f"The chat template failed: {error}.") from error
         return self.encode(text)
 
-    def prompt(self, text: str, *, chat: bool | None = None) -> tuple[int, ...]:
-        """Ids of what a person typed. `chat` None uses the chat template if there is one."""
-        if not text:
+    def prompt(self, asked: Prompt, *, chat: bool | None = None) -> tuple[int, ...]:
+        """Ids of what a person typed, or of a conversation. `chat` None uses the chat template if
+        there is one; without, a conversation is its contents, a line apart."""
+        if isinstance(asked, str):
+            messages: list[Message] = [{"role": "user", "content": asked}]
+        else:
+            messages = [_checked(message) for message in asked]
+        if not any(message["content"] for message in messages):
             raise ConfigError("The prompt is empty: give some text to continue.")
         if self.template is not None if chat is None else chat:
-            return self.chat([{"role": "user", "content": text}])
-        return self.encode(text, special=True)
+            return self.chat(messages)
+        return self.encode(_lines(messages), special=True)
 
 
 @dataclass(slots=True)
@@ -184,6 +202,27 @@ def train_bpe(texts: Iterable[str], vocab_size: int, *, template: str | None = N
             f"{vocab_size!r}: lower it or give more text."
         )
     return Tokenizer(backend, (0,), template, {"eos_token": END, "mask_token": MASK})
+
+
+def _checked(message: Message) -> Message:
+    fields = message if isinstance(message, Mapping) else {}
+    if not all(isinstance(fields.get(name), str) for name in ("role", "content")):
+        raise ConfigError(
+            f"A message is {message!r}: expected {{'role': 'user', 'content': 'some text'}}."
+        )
+    if message["role"] not in ROLES:
+        raise unknown("role", message["role"], ROLES)
+    return message
+
+
+def _lines(messages: Sequence[Message]) -> str:
+    """The contents, a newline between those that have none there: a plain model's answer often
+    brings its own, and what it wrote shall stay as it was."""
+    text = ""
+    for message in messages:
+        apart = text and not (text.endswith("\n") or message["content"].startswith("\n"))
+        text += "\n" * bool(apart) + message["content"]
+    return text
 
 
 def _optional(path: Path) -> dict[str, Any]:
