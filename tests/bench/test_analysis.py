@@ -203,11 +203,27 @@ def test_the_last_cycle_of_an_answer_is_no_switch(figures: Analysis) -> None:
     assert arm(figures, "each+tree").switch_rate is None  # a single inner cycle
 
 
+def test_a_draft_that_the_token_limit_cut_is_no_switch_either() -> None:
+    # 12 tokens, 1 from the prefill: 4 drafted and 5 gained, 4 (6 left), then all that was left
+    ends = cycles(
+        (4, 4, 4, 5, 0), (4, 4, 1, 2, 0), (3, 3, 1, 2, 0), (1, 1, 0, 1, 0), (0, 0, 0, 1, 0)
+    )
+    given = {"cycles": ends, "ids": list(range(12)), "finish": "length"}
+    found = analyze(analyze_rows([row("a", 0, 9.0, **given)]))
+    assert arm(found, "a").switch_rate == 0.0
+    found = analyze(analyze_rows([row("a", 0, 9.0, **given | {"finish": "stop"})]))
+    assert arm(found, "a").switch_rate == pytest.approx(2 / 3)  # 4 4 3 1 (0)
+
+
 def test_retention_is_over_the_longest_fixed_arm_of_the_drafter(figures: Analysis) -> None:
     assert arm(figures, "auto:4").retention == 1.0
     assert arm(figures, "auto:2").retention == pytest.approx(1.0 / 1.6)
     assert arm(figures, "auto+fancy").retention == pytest.approx(0.5 / 1.6)
     assert arm(figures, "each+tree").retention is None
+    longer = row("auto", 0, 2.0, cycles=cycles((7, 7, 3, 4, 0)))  # 7 by the drafter's own choice
+    found = analyze(analyze_rows([*ROWS, longer]))
+    assert arm(found, "auto").retention == 1.0
+    assert arm(found, "auto:4").retention == pytest.approx(1.6 / 3)
     assert [draft_len(x) for x in ("auto:4", "a:b:3", "auto:4+x", "auto")] == [
         *(("auto", 4), ("a:b", 3), None, None)
     ]

@@ -113,7 +113,7 @@ def analyze(trace: RunTrace, baseline: str | None = None) -> Analysis:
     arms = trace.arms
     first = next(iter(arms), None) if baseline is None else baseline
     figures = [_figures(arm, arms[first]) for arm in arms.values()] if first is not None else []
-    figures = _with_retention(figures)
+    figures = _with_retention(arms, figures)
     return Analysis(
         baseline=first,
         arms=tuple(figures),
@@ -272,8 +272,9 @@ def _figures(arm: ArmTrace, base: ArmTrace) -> ArmFigures:
 
 def switch_rate(c: Cycles) -> float | None:
     """Share of consecutive cycles of an answer that drafted another number of tokens. The last
-    cycle of an answer is left out: the limit may have cut its budget."""
-    inner = ~c.last  # so that no pair reaches into the next answer either
+    cycle of an answer is left out, and every one that drafted all that the token limit left room
+    for: its length was no choice."""
+    inner = ~c.cut  # so that no pair reaches into the next answer either
     paired = inner[1:] & inner[:-1]
     changed = (c.drafted[1:] != c.drafted[:-1]) & paired
     return float(changed.sum() / paired.sum()) if paired.any() else None
@@ -305,12 +306,14 @@ def _percentiles(c: Cycles) -> tuple[float | None, float | None, float | None]:
     return float(p10), float(median), float(p90)
 
 
-def _with_retention(figures: Sequence[ArmFigures]) -> list[ArmFigures]:
+def _with_retention(
+    arms: Mapping[str, ArmTrace], figures: Sequence[ArmFigures]
+) -> list[ArmFigures]:
     longest: dict[str, tuple[int, float]] = {}  # by drafter: its longest fixed arm
     for f in figures:
-        fixed = draft_len(f.arm)
-        if fixed is not None and f.accepted_per_cycle:
-            drafter, length = fixed
+        if "+" not in f.arm and f.accepted_per_cycle:
+            own = (f.arm, int(arms[f.arm].cycles.drafted.max()))  # `auto`: the drafter's own length
+            drafter, length = draft_len(f.arm) or own
             longest[drafter] = max((length, f.accepted_per_cycle), longest.get(drafter, (0, 0.0)))
 
     def retention(f: ArmFigures) -> float | None:

@@ -154,18 +154,11 @@ def first_difference(ids: Sequence[int], other: Sequence[int]) -> int | None:
 def _flat(trace: RunTrace) -> Iterable[Sequence[Any]]:
     for arm in trace.arms.values():
         c = arm.cycles
-        before = c.gained.cumsum() - c.gained  # over the whole arm, then within the answer:
-        start = before[c.number == 0].repeat(_lengths(arm)) if len(c) else before
-        columns = [c.number, before - start + 1]  # 1: the token that the prefill gave
-        columns += [getattr(c, name) for name in (*COUNTS, *SECONDS)] + [c.cycle_s]
+        columns = [c.number, c.before, *(getattr(c, name) for name in (*COUNTS, *SECONDS))]
+        columns.append(c.cycle_s)
         whose = [arm.answers[i] for i in c.answer.tolist()]
         named: list[list[Any]] = [[arm.name] * len(c), *_keys(whose)]
         yield from zip(*named, *(column.tolist() for column in columns), strict=True)
-
-
-def _lengths(arm: ArmTrace) -> Any:
-    """Cycles of every answer that has any."""
-    return arm.cycles.number[arm.cycles.last] + 1
 
 
 def _keys(answers: Sequence[Answer]) -> tuple[list[int], list[int], list[int]]:

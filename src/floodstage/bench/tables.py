@@ -122,7 +122,8 @@ def drafting(analysis: Analysis) -> Table:
     note = (
         "Wasted rows: verified and not accepted. Retention: tokens accepted per cycle over those "
         "of the longest fixed arm (such as auto:15) of the same drafter. Switch rate: consecutive "
-        "cycles that drafted another number of tokens, each answer's last left out."
+        "cycles that drafted another number of tokens, those that an answer's end may have cut "
+        "left out."
     )
     return Table("Drafting", head, rows, note)
 

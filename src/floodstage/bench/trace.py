@@ -42,7 +42,8 @@ class Cycles:
 
     answer: Ints  # [n] which of the arm's answers
     number: Ints  # [n] from 0 within the answer
-    last: npt.NDArray[np.bool_]  # [n] the answer's last: the end may have cut it
+    before: Ints  # [n] tokens of the answer before it; the prefill gave the first
+    cut: npt.NDArray[np.bool_]  # [n] the answer's last, or its draft filled all that the limit left
     drafted: Ints
     verified: Ints
     reach: Ints  # the deepest position that could have been accepted
@@ -276,12 +277,19 @@ def _arm(name: str, parsed: Sequence[_Parsed]) -> ArmTrace:
     sizes = [p.counts.shape[1] for p in parsed]
     traced = [len(c) for p in parsed for c in p.confidence]
     every = chain.from_iterable(chain.from_iterable(p.confidence for p in parsed))
-    last = np.zeros(counts.shape[1], np.bool_)
-    last[np.cumsum([size for size in sizes if size], dtype=np.int64) - 1] = True
+    answer = np.repeat(np.arange(len(parsed)), sizes)
+    gained, drafted = counts[COUNTS.index("gained")], counts[COUNTS.index("drafted")]
+    given = np.cumsum(gained) - gained  # by the cycles of all answers before, and of this one
+    number = np.concatenate([np.arange(size) for size in sizes])
+    before = given - np.repeat(given[number == 0], [size for size in sizes if size]) + 1
+    ends = np.array([len(p.answer.ids) for p in parsed])[answer]
+    full = np.array([p.answer.finish == "length" for p in parsed])[answer]
+    last = np.append(answer[1:] != answer[:-1], True)[: len(answer)]
     known = {
-        "answer": np.repeat(np.arange(len(parsed)), sizes),
-        "number": np.concatenate([np.arange(size) for size in sizes]),
-        "last": last,
+        "answer": answer,
+        "number": number,
+        "before": before,
+        "cut": last | (full & (before + drafted + 1 >= ends)),
         "confidence": np.fromiter(every, np.float64, sum(traced)),
         "traced": np.array(traced, np.int64),
         **dict(zip(COUNTS, counts, strict=True)),
