@@ -1,10 +1,11 @@
-"""Measure everything that the README states, and write its tables.
+"""Measure everything that the README and docs/experiments state, and write their tables.
 
-    make bench            measure what is missing under runs/bench, then write the tables
-    make bench FRESH=1    forget earlier runs first
+    make bench                     measure what is missing under runs/bench, then write the tables
+    make bench FRESH=1             forget earlier runs first
+    make bench ONLY=math-greedy    only these (comma-separated)
 
-Summaries and `env.json` of every run are kept under benchmarks/results; the records, which are
-large, stay under runs/bench.
+Summaries, plots and `env.json` of every run are kept under benchmarks/results; the records, which
+are large, stay under runs/bench.
 """
 
 from __future__ import annotations
@@ -14,86 +15,199 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from floodstage.bench import sweep
+from floodstage.bench.analysis import analyze
 from floodstage.bench.compare import BenchConfig, bench, bench_batches
+from floodstage.bench.replay import markdown
+from floodstage.bench.report import write_report
+from floodstage.bench.trace import read_trace
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS, RESULTS, README = ROOT / "runs/bench", ROOT / "benchmarks/results", ROOT / "README.md"
+RUNS, RESULTS = ROOT / "runs/bench", ROOT / "benchmarks/results"
+README, LENGTHS = ROOT / "README.md", ROOT / "docs/experiments/block-length.md"
+KEPT = ("summary.md", "summary.json", "summary.csv", "env.json", "trace.json", "costs.json")
 THREADS = 2
 
 
+class Measurement(Protocol):
+    """What is measured under a name and shown as a table in a page."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def page(self) -> Path: ...
+    @property
+    def command(self) -> str: ...
+    def measure(self, out: Path) -> None:
+        """Leave `summary.md` in `out`, from what is there already if it is."""
+
+
+def words(c: BenchConfig) -> str:
+    """The options of a workload as typed."""
+    out = [f"--target {c.target} --workload {c.workload} --prompts {c.prompts}"]
+    if c.max_new_tokens:
+        out.append(f"--max-new-tokens {c.max_new_tokens}")
+    if c.temperature:
+        out.append(f"--temperature {c.temperature}")
+    return " ".join([*out, f"--threads {c.threads}"])
+
+
 @dataclass(frozen=True)
-class Run:
-    """A measurement: `slots` > 1 compares a batch with one at a time."""
+class Bench:
+    """Arms side by side; `slots` > 1 compares a batch with one at a time."""
 
     name: str
     config: BenchConfig
     slots: int = 1
+    page: Path = README
 
     @property
     def command(self) -> str:
         c = self.config
-        words = [f"floodstage bench --target {c.target} --workload {c.workload}"]
-        words.append(f"--arms {','.join(c.arms)}")
-        if c.assistant:
-            words.append(f"--assistant {c.assistant}")
-        words.append(f"--prompts {c.prompts}")
-        if self.slots > 1:
-            words.append(f"--slots {self.slots}")
-        if c.max_new_tokens:
-            words.append(f"--max-new-tokens {c.max_new_tokens}")
-        if c.temperature:
-            words.append(f"--temperature {c.temperature}")
-        return " ".join([*words, f"--threads {c.threads} --out runs/bench/{self.name}"])
+        more = f" --assistant {c.assistant}" if c.assistant else ""
+        more += f" --slots {self.slots}" if self.slots > 1 else ""
+        arms = ",".join(c.arms)
+        return f"floodstage bench {words(c)} --arms '{arms}'{more} --out runs/bench/{self.name}"
+
+    def measure(self, out: Path) -> None:
+        if self.slots == 1:
+            bench(self.config, out)
+        elif not (out / "summary.md").is_file():
+            bench_batches(self.config, out, slots=self.slots)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Draft lengths and policies of a target's own drafter, and their analysis."""
+
+    name: str
+    config: BenchConfig
+    draft_len: str
+    policies: str = ""
+    page: Path = LENGTHS
+
+    @property
+    def command(self) -> str:
+        return (
+            f"floodstage sweep {words(self.config)} --draft-len {self.draft_len!r} "
+            f"--policies '{self.policies}' --out runs/bench/{self.name}"
+        )
+
+    def measure(self, out: Path) -> None:
+        arms = sweep.sweep_arms(
+            "auto", self.draft_len, list(filter(None, self.policies.split(",")))
+        )
+        fields = {**vars(self.config), "arms": arms}
+        bench(BenchConfig(**fields), out, keep_going=True)
+        write_report(analyze(read_trace(out)), out / "analysis")
+        plots = ROOT / "docs/experiments" / self.name
+        plots.mkdir(parents=True, exist_ok=True)
+        for plot in ("tau_vs_draft_len", "cost_curve", "survival", "tokens_per_s", "reliability"):
+            shutil.copy(out / "analysis" / f"{plot}.png", plots / f"{plot}.png")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Dense traces of one or several workloads, mixed in turns, and policies scored on them."""
+
+    name: str
+    configs: tuple[BenchConfig, ...]
+    traces: tuple[str, ...]
+    policies: tuple[str, ...] = ("fixed:1-15", "rolling", "ewma", "adl", "confidence", "cost",
+                                 "oracle")  # fmt: skip
+    page: Path = LENGTHS
+
+    @property
+    def command(self) -> str:
+        folders = [f"runs/bench/{name}" for name in self.traces]
+        made = [
+            f"floodstage trace {words(c)} --out {out}"
+            for c, out in zip(self.configs, folders, strict=True)
+        ]
+        policies = ",".join(self.policies)
+        return "\n    ".join(
+            [*made, f"floodstage replay {' '.join(folders)} --policies '{policies}'"]
+        )
+
+    def measure(self, out: Path) -> None:
+        folders = [RUNS / name for name in self.traces]
+        for config, folder in zip(self.configs, folders, strict=True):
+            sweep.trace(config, "auto", folder)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "summary.md").write_text(markdown(sweep.replay_run(folders, self.policies)))
 
 
 MATH = {"target": "math-mini", "threads": THREADS}
-BENCHES = [
-    Run(
+CODE = {"target": "code-mini", "workload": "code", "max_new_tokens": 128, "threads": THREADS}
+PEERS = ("transformers", "transformers-lookup:10", "transformers-assistant:6")
+POLICIES = (
+    "fixed(trace=true),rolling,ewma,adl,confidence,cost,seed-sparse,seed-dense,seed-aligned,"
+    "seed-branch,beam,adaptive-beam,prefix-rank,uncertain-sparse,best-first,best-first+cost"
+)
+TRACED = BenchConfig(**MATH)
+HARD = BenchConfig(**MATH, workload="mathematics-phrasings", temperature=1.0)
+CODED = BenchConfig(**CODE, prompts=32)
+MEASUREMENTS: list[Measurement] = [
+    Bench(
         "math-greedy",
         BenchConfig(
-            **MATH, arms=("none", "ngram", "auto", "transformers", "transformers-lookup:10")
+            **MATH, arms=("none", "ngram", "math-nano:6", "auto", *PEERS), assistant="math-nano"
         ),
     ),
-    Run("math-batch", BenchConfig(**MATH, arms=("none", "auto"), prompts=32), slots=8),
+    Bench("math-sampled", BenchConfig(**MATH, arms=("none", "ngram", "auto"), temperature=0.7)),
+    Bench(
+        "math-phrasings",
+        BenchConfig(**MATH, workload="mathematics-phrasings", arms=("none", "ngram", "auto")),
+    ),
+    Bench(
+        "code-sampled",
+        BenchConfig(**CODE, arms=("none", "ngram", "auto"), prompts=32, temperature=0.7),
+    ),
+    Bench("code-greedy", BenchConfig(**CODE, arms=("none", "ngram", "auto"), prompts=32)),
+    Bench("math-batch", BenchConfig(**MATH, arms=("none", "auto", "auto+cost")), slots=8),
+    Sweep("sweep-math", BenchConfig(**MATH), "4,8,12,14,15,16,20,24", POLICIES),
+    Sweep("sweep-code", BenchConfig(**CODE, prompts=16), "1,2,4,8,15", "cost,best-first"),
+    Replay("replay-math", (TRACED,), ("trace-math",)),
+    Replay("replay-code", (CODED,), ("trace-code",)),
+    Replay("replay-mixed", (TRACED, HARD), ("trace-math", "trace-hard")),
 ]
 
 
-def measure(run: Run) -> None:
-    """Run it, and keep what is small."""
-    print(f"== {run.name}", file=sys.stderr)
-    out = RUNS / run.name
-    if run.slots > 1:
-        if not (out / "summary.md").is_file():
-            bench_batches(run.config, out, slots=run.slots)
-    else:
-        bench(run.config, out)
+def keep(run: Measurement, out: Path) -> None:
+    """What is small goes where it is committed."""
     kept = RESULTS / run.name
     kept.mkdir(parents=True, exist_ok=True)
-    for name in ("summary.md", "summary.json", "summary.csv", "env.json"):
+    for name in KEPT:
         if (out / name).is_file():
             shutil.copy(out / name, kept / name)
 
 
 def write_tables() -> None:
-    """Put every summary between its markers in the README."""
-    text = README.read_text()
-    for run in BENCHES:
+    """Put every kept summary between its markers in its page."""
+    for run in MEASUREMENTS:
+        text = run.page.read_text()
         begin, end = f"<!-- table {run.name} -->", f"<!-- end {run.name} -->"
         if begin not in text or end not in text:
-            raise SystemExit(f"README.md has no place for the table {run.name!r}.")
+            raise SystemExit(f"{run.page.name} has no place for the table {run.name!r}.")
         head, rest = text.split(begin, 1)
         _, tail = rest.split(end, 1)
-        table = (RESULTS / run.name / "summary.md").read_text()
-        text = f"{head}{begin}\n\n    {run.command}\n\n{table}\n{end}{tail}"
-    README.write_text(text)
+        summary = RESULTS / run.name / "summary.md"
+        if summary.is_file():
+            table = summary.read_text()
+            run.page.write_text(f"{head}{begin}\n\n    {run.command}\n\n{table}\n{end}{tail}")
 
 
 def main() -> None:
     if os.environ.get("FRESH"):
         shutil.rmtree(RUNS, ignore_errors=True)
-    for run in BENCHES:
-        measure(run)
+    only = set(filter(None, os.environ.get("ONLY", "").split(",")))
+    for run in MEASUREMENTS:
+        if not only or run.name in only:
+            print(f"== {run.name}", file=sys.stderr)
+            run.measure(RUNS / run.name)
+            keep(run, RUNS / run.name)
     write_tables()
 
 

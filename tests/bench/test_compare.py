@@ -11,7 +11,7 @@ import pytest
 
 from floodstage.bench.arms import OurArm, TransformersArm
 from floodstage.bench.compare import BenchConfig, bench, bench_batches, make_arms
-from floodstage.bench.measure import read_records
+from floodstage.bench.records import read_records
 from floodstage.core.errors import ConfigError, RunError
 from floodstage.core.types import Request, Sampling
 

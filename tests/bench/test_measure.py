@@ -10,7 +10,8 @@ import pytest
 
 from floodstage.bench import measure as measuring
 from floodstage.bench.arms import Answer
-from floodstage.bench.measure import environment, measure, read_records
+from floodstage.bench.measure import environment, measure
+from floodstage.bench.records import read_records
 from floodstage.bench.workloads import Item, Workload
 from floodstage.core.errors import RunError
 from floodstage.core.types import Request, StepRecord

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from floodstage.bench.compare import BenchConfig, bench
-from floodstage.bench.measure import read_records
+from floodstage.bench.records import read_records
 from floodstage.bench.sweep import lengths, sweep_arms
 from floodstage.core.errors import ConfigError
 

@@ -12,7 +12,8 @@ import torch
 
 from floodstage.bench.arms import Arm, OurArm, TransformersArm, load_peer
 from floodstage.bench.batches import BatchSummary, measure_batches
-from floodstage.bench.measure import error_row, measure
+from floodstage.bench.measure import measure
+from floodstage.bench.records import error_row
 from floodstage.bench.summary import ArmSummary, write_summaries
 from floodstage.bench.workloads import Workload, load_workload
 from floodstage.core.errors import ConfigError, Error, unknown

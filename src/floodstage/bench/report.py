@@ -19,6 +19,7 @@ from typing import Any
 from floodstage.bench.analysis import Analysis, ArmFigures, first_ids, tpot_s
 from floodstage.bench.curves import Bin, Block, Lag, Position, RowCost
 from floodstage.bench.plots import Plot, draw_all
+from floodstage.bench.records import write_whole
 from floodstage.bench.tables import NOTES, Table, environment, flat, tables, usage
 from floodstage.bench.tables import markdown as table_markdown
 from floodstage.bench.trace import COUNTS, SECONDS, Answer, ArmTrace, RunTrace, describe
@@ -54,13 +55,6 @@ def write_report(
         put(plot.file, plot.png)
     put("report.html", html(trace, analysis, plots))
     return written
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Put `content` at `path` in one step, so that nobody ever reads half of it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    part.replace(path)
 
 
 def document(trace: RunTrace, analysis: Analysis) -> dict[str, Any]:

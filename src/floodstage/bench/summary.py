@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from floodstage.bench.measure import read_records
+from floodstage.bench.records import read_records, write_whole
 from floodstage.core.errors import RunError
 from floodstage.core.metrics import Cost, Interval, acceptance_by_position, speedup, tau
 from floodstage.core.types import StepRecord
@@ -175,15 +176,16 @@ def write_summaries(run: Path, baseline: str | None = None) -> list[ArmSummary]:
     lines = summarize(rows, baseline)
     failed = {row["arm"]: row["error"] for row in rows if "error" in row}
     notes = "".join(f"\n{arm} failed: {error}\n" for arm, error in failed.items())
-    (run / "summary.md").write_text(markdown(lines) + notes)
-    (run / "summary.json").write_text(json.dumps([asdict(x) for x in lines], indent=1) + "\n")
-    with (run / "summary.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["arm", "lossless", "prompts", "tokens", "tokens_per_s", "ttft_ms",
-                        "tpot_ms", "tau", "speedup", "speedup_low", "speedup_high", "identical",
-                        "right", "repeated_4grams"])  # fmt: skip
-        for x in lines:
-            table.writerow([x.arm, x.lossless, x.prompts, x.tokens, x.tokens_per_s, x.ttft_ms,
-                            x.tpot_ms, x.tau, x.speedup.value, x.speedup.low, x.speedup.high,
-                            x.identical, x.right, x.repeated_4grams])  # fmt: skip
+    write_whole(run / "summary.md", markdown(lines) + notes)
+    write_whole(run / "summary.json", json.dumps([asdict(x) for x in lines], indent=1) + "\n")
+    held = io.StringIO(newline="")
+    table = csv.writer(held)
+    table.writerow(["arm", "lossless", "prompts", "tokens", "tokens_per_s", "ttft_ms",
+                    "tpot_ms", "tau", "speedup", "speedup_low", "speedup_high", "identical",
+                    "right", "repeated_4grams"])  # fmt: skip
+    for x in lines:
+        table.writerow([x.arm, x.lossless, x.prompts, x.tokens, x.tokens_per_s, x.ttft_ms,
+                        x.tpot_ms, x.tau, x.speedup.value, x.speedup.low, x.speedup.high,
+                        x.identical, x.right, x.repeated_4grams])  # fmt: skip
+    write_whole(run / "summary.csv", held.getvalue())
     return lines

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from floodstage.bench.measure import CYCLE, FIELDS, SCHEMA
+from floodstage.bench.records import CYCLE, FIELDS, SCHEMA
 from floodstage.core.errors import RunError
 
 Ints: TypeAlias = npt.NDArray[np.int64]

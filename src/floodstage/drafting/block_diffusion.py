@@ -50,6 +50,11 @@ class BlockDiffusionDrafter:
         return self.depth or self.net.config.draft_len
 
     @property
+    def trees(self) -> bool:
+        """Whether its drafts may be trees."""
+        return self.candidates is not None or self.seeding.mode == "branch"
+
+    @property
     def draft_len(self) -> int:
         if self.seeding.mode == "branch":
             return 2 * self.path

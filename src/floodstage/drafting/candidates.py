@@ -161,11 +161,7 @@ class UncertainSparse:
     def grow(self, tokens: Ranks, probs: Probs, budget: int, effort: int | None) -> Tree:
         places = range(self.prefix, len(tokens))
         unsure = sorted(places, key=lambda k: (probs[k][0] - probs[k][1], k))
-        changes = [
-            (k, rank)
-            for rank in range(1, self.top_k)
-            for k in unsure[: self.max_positions]
-        ]
+        changes = [(k, rank) for rank in range(1, self.top_k) for k in unsure[: self.max_positions]]
         count = self.max_candidates if effort is None else min(effort, self.max_candidates)
         tree = chain(tokens, probs, budget)
         for k, rank in changes[: count - 1]:

@@ -104,6 +104,8 @@ def build(config: EngineConfig) -> Engine:
             f"only {target.vocab_size}: they do not belong together."
         )
     drafter = load_drafter(config, target, tokenizer)
+    if _trees(drafter) and config.verifier == "reject":
+        raise ConfigError("The verifier 'reject' takes chains only: use 'match' for trees.")
     return Engine(
         config.target,
         target,
@@ -120,9 +122,12 @@ def make_scheduler(text: str, drafter: Drafter, draft_len: int | None = None) ->
 
     A tree's length is its number of nodes, so it is the drafter's: `draft_len` bounds its paths.
     """
-    tree = isinstance(drafter, BlockDiffusionDrafter) and drafter.draft_len != drafter.path
-    length = drafter.draft_len if tree or draft_len is None else draft_len
+    length = drafter.draft_len if draft_len is None or _trees(drafter) else draft_len
     return make("scheduler", text, SCHEDULERS, length)
+
+
+def _trees(drafter: Drafter) -> bool:
+    return isinstance(drafter, BlockDiffusionDrafter) and drafter.trees
 
 
 def shipped() -> list[str]:
