@@ -188,7 +188,7 @@ def test_a_shadow_must_be_surely_better() -> None:
 
 def test_the_guard_falls_back_while_a_fixed_length_is_better_and_then_tries_again() -> None:
     guard, costs = Guard(6), flat(5e-3, 1e-7)
-    for _ in range(200):  # a policy that always cuts to one, where everything would be accepted
+    for _ in range(400):  # a policy that always cuts to one, where everything would be accepted
         guard.observe(record(1, 1, drafted=6), [0.99] * 6, costs, 200.0)
         if guard.length is not None:
             break

@@ -145,12 +145,13 @@ class Guard:
     would have gained is expected from the calibrated chances.
     """
 
-    memory, patience, certainty = 0.995, 128, 2.0
+    memory, patience, certainty = 0.99, 128, 2.0
+    every = 4  # cycles per look: shadows cost time themselves
 
     def __init__(self, draft_len: int) -> None:
         self.shadows = {n: Shadow() for n in range(1, draft_len + 1)}
         self.length: int | None = None  # the fixed length in force
-        self.left = 0
+        self.left = self.cycle = 0
 
     def observe(
         self, record: StepRecord, chances: Sequence[float], costs: CostCurve, rate: float
@@ -160,6 +161,9 @@ class Guard:
             if self.left <= 0:
                 self.length = None
                 self.shadows = {n: Shadow() for n in self.shadows}
+            return
+        self.cycle += 1
+        if self.cycle % self.every:
             return
         spent = costs.at(record.rows)
         for n, shadow in self.shadows.items():
@@ -205,7 +209,7 @@ class Shadow:
 
     def surely_positive(self, certainty: float) -> bool:
         """Whether the mean is above zero by `certainty` standard errors, on enough cycles."""
-        if self.weight < 32.0:
+        if self.weight < 24.0:
             return False
         variance = max(0.0, self.squares / self.weight - self.mean**2)
         return self.mean > certainty * math.sqrt(variance / self.weight)

@@ -17,6 +17,7 @@ class CostCurve:
         self.cells: dict[int, deque[float]] = {}
         self.rows: list[int] = []
         self.seconds: list[float] = []
+        self.dense: list[float] = []  # seconds of 0, 1, 2, ... rows: asked many times a cycle
         self.fresh = 0
 
     def add(self, rows: int, seconds: float) -> None:
@@ -32,6 +33,11 @@ class CostCurve:
 
     def at(self, rows: int) -> float:
         """Seconds of a pass of `rows` rows. Raises ValueError where nothing was measured."""
+        if 0 <= rows < len(self.dense):
+            return self.dense[rows]
+        return self._between(rows)
+
+    def _between(self, rows: int) -> float:
         if not self.rows:
             raise ValueError("No pass has been measured yet.")
         if len(self.rows) == 1:
@@ -46,6 +52,7 @@ class CostCurve:
         self.seconds = monotone(
             [median(self.cells[r]) for r in self.rows], [len(self.cells[r]) for r in self.rows]
         )
+        self.dense = [self._between(rows) for rows in range(self.rows[-1] + 1)]
 
 
 def bucket(rows: int) -> int:

@@ -65,36 +65,36 @@ class Calibration:
 
     def chances(self, draft: Proposal) -> list[float]:
         """Per node the chance that it is accepted if its parent is."""
+        slope, shift, get = self._weight(-1), self._weight(0), self.weights.get
         return [
-            self._chance(x, k) for x, k in zip(self._beliefs(draft), depths(draft), strict=True)
+            _sigmoid(slope * _belief(draft, node) + shift + get(k, 0.0))
+            for node, k in enumerate(depths(draft))
         ]
 
     def observe(self, draft: Proposal, outcomes: Sequence[tuple[int, bool]]) -> None:
         """Learn from nodes that were at risk."""
-        beliefs, places = self._beliefs(draft), depths(draft)
+        places = depths(draft)
         for node, accepted in outcomes:
-            x, k = beliefs[node], places[node]
-            p = self._chance(x, k)
+            x, k = _belief(draft, node), places[node]
+            p = _sigmoid(self._weight(-1) * x + self._weight(0) + self._weight(k))
             error, slope = p - accepted, p * (1 - p)
             for name, feature in ((-1, x), (0, 1.0), (k, 1.0)):
                 bent = self.curvature.get(name, self.prior) + slope * feature * feature
                 self.curvature[name] = bent
                 self.weights[name] = self._weight(name) - error * feature / bent
 
-    def _chance(self, x: float, position: int) -> float:
-        z = self._weight(-1) * x + self._weight(0) + self._weight(position)
-        return 1.0 / (1.0 + math.exp(-min(max(z, -30.0), 30.0)))
-
     def _weight(self, name: int) -> float:
         return self.weights.get(name, 1.0 if name == -1 else 0.0)
 
-    def _beliefs(self, draft: Proposal) -> list[float]:
-        """Log-odds of the confidences; even odds where there are none."""
-        if not draft.confidence:
-            return [0.0] * draft.size
-        return [_log_odds(c) for c in draft.confidence]
+
+def _sigmoid(z: float) -> float:
+    return 1.0 / (1.0 + math.exp(-z)) if z > -30.0 else 0.0
 
 
-def _log_odds(p: float) -> float:
-    p = min(max(p, 1e-4), 1 - 1e-4)
+def _belief(draft: Proposal, node: int) -> float:
+    """Log-odds of a node's confidence; even odds where there is none."""
+    if not draft.confidence:
+        return 0.0
+    p = draft.confidence[node]
+    p = 1e-4 if p < 1e-4 else 0.9999 if p > 0.9999 else p
     return math.log(p / (1 - p))
