@@ -181,8 +181,9 @@ def _peer(
         if config.assistant is None:
             raise ConfigError("The arm 'transformers-assistant' needs --assistant MODEL.")
         helper = load_peer(find_model(config.assistant), dtype, device)
-        helper.generation_config.num_assistant_tokens = size or 5
-        helper.generation_config.num_assistant_tokens_schedule = "constant"
-        helper.generation_config.assistant_confidence_threshold = 0.0
+        if size is not None:  # without a length: transformers' own defaults
+            helper.generation_config.num_assistant_tokens = size
+            helper.generation_config.num_assistant_tokens_schedule = "constant"
+            helper.generation_config.assistant_confidence_threshold = 0.0
         options["assistant_model"] = helper
     return TransformersArm(text, model, engine, options)
