@@ -244,8 +244,28 @@ def test_it_stops_drafting_where_drafts_do_not_pay() -> None:
 
 def test_nothing_is_cut_for_profit_before_passes_were_measured() -> None:
     policy = CostScheduler(4)
-    policy.explored.add(1)
-    assert policy.cut([Proposal(4, (0.01,) * 4)]) == [4]
+    assert policy.cut([Proposal(2, (0.01,) * 2)]) == [2]  # too short to explore with
+
+
+def test_a_larger_batch_is_explored_and_a_smaller_one_is_not() -> None:
+    policy = CostScheduler(4)
+
+    def cycles(batch: int, count: int) -> list[list[int]]:
+        out = []
+        for _ in range(count):
+            sizes = policy.cut([Proposal(4, (0.9,) * 4)] * batch)
+            rows = batch + sum(sizes)
+            for n in sizes:
+                policy.observe(record(n, n, batch=batch, rows=rows, verify_s=5e-3 + 1e-4 * rows))
+            out.append(list(sizes))
+        return out
+
+    first = cycles(2, 20)
+    assert [sizes[0] for sizes in first[:5]] == [4, 3, 2, 1, 0]
+    assert not policy.exploration
+    cycles(1, 5)
+    assert not policy.exploration
+    assert [sizes[0] for sizes in cycles(3, 5)] == [4, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize("make", [lambda: CostScheduler(0), lambda: CostScheduler(4, memory=1.0)])

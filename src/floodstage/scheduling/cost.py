@@ -24,11 +24,11 @@ MEASUREMENTS = 3
 class CostScheduler:
     """Draft `draft_len` tokens, then verify the prefix (of a tree: its first nodes) that pays.
 
-    The first cycles explore a few lengths, to measure what a pass costs; until then nothing is
-    cut for profit. With several sequences the rows of one pass go to whichever draft promises
-    most. `guard` compares with every fixed length on the same cycles and falls back to the best
-    one while it would have done better. Where even that loses to plain decoding it stops drafting
-    and tries again later. What it learns is kept across texts.
+    The first cycles (and those of a batch larger than any before) explore a few lengths, to measure
+    what a pass costs; until then nothing is cut for profit. With several sequences the rows of one
+    pass go to whichever draft promises most. `guard` compares with every fixed length on the same
+    cycles and falls back to the best one while it would have done better. Where even that loses to
+    plain decoding it stops drafting and tries again later. What it learns is kept across texts.
     """
 
     name = "cost"
@@ -42,8 +42,7 @@ class CostScheduler:
         self.draft_len, self.memory = draft_len, memory
         self.calibration, self.costs = Calibration(), CostCurve()
         self.exploration: list[int] = []
-        self.explored: set[int] = set()  # batch sizes
-        self.rate = Rate(memory)
+        self.rates: dict[int, Rate] = {}  # by batch size: what a second is worth differs
         self.guard = Guard(draft_len) if guard else None
         self.rest = Rest()
         self.shown: deque[tuple[Proposal, list[float]]] = deque()
@@ -56,20 +55,21 @@ class CostScheduler:
         chances = [self.calibration.chances(draft) for draft in drafts]
         self.shown = deque(zip(drafts, chances, strict=True))
         batch = len(drafts)
-        if batch not in self.explored and max(sizes) == self.draft_len:
-            self.explored.add(batch)
+        whole = batch * (self.draft_len + 1)
+        if not self.exploration and max(sizes) == self.draft_len and not self.costs.covers(whole):
             self.exploration += explore(self.draft_len) * MEASUREMENTS
         if self.exploration:
             length = self.exploration.pop() if max(sizes) else self.draft_len
             return [min(length, size) for size in sizes]
         if self.guard is not None and self.guard.length is not None:
             return [min(self.guard.length, size) for size in sizes]
-        if not self.rate.known or not len(self.costs):
+        rate = self.rates.get(batch)
+        if rate is None or not rate.known:
             return sizes
         return allocate(
             [survival(d, c) for d, c in zip(drafts, chances, strict=True)],
             self.costs,
-            self.rate.value,
+            rate.value,
         )
 
     def observe(self, record: StepRecord) -> None:
@@ -79,10 +79,11 @@ class CostScheduler:
             self.costs.add(record.rows, record.verify_s + record.judge_s)
         if self.exploration:
             return
-        self.rate.add(record.gained, record.cycle_s / record.batch)
-        self.rest.observe(record, self.rate, self.costs)
+        rate = self.rates.setdefault(record.batch, Rate(self.memory))
+        rate.add(record.gained, record.cycle_s / record.batch)
+        self.rest.observe(record, rate, self.costs)
         if self.guard is not None and draft.parents is None and draft.size:
-            self.guard.observe(record, chances, self.costs, self.rate.value)
+            self.guard.observe(record, chances, self.costs, rate.value)
 
 
 @dataclass(slots=True)

@@ -31,6 +31,10 @@ class CostCurve:
     def __len__(self) -> int:
         return len(self.cells)
 
+    def covers(self, rows: int) -> bool:
+        """Whether passes of about so many rows have been measured."""
+        return bool(self.rows) and rows <= 1.1 * self.rows[-1]
+
     def at(self, rows: int) -> float:
         """Seconds of a pass of `rows` rows. Raises ValueError where nothing was measured."""
         if 0 <= rows < len(self.dense):
