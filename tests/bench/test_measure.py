@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from floodstage.bench import measure as measuring
 from floodstage.bench.arms import Answer
 from floodstage.bench.measure import environment, measure
-from floodstage.bench.records import read_records
+from floodstage.bench.records import FIELDS, read_records
 from floodstage.bench.workloads import Item, Workload
 from floodstage.core.errors import RunError
 from floodstage.core.types import Request, StepRecord
@@ -130,7 +129,7 @@ def test_records_are_read_back_as_they_were(tmp_path: Path) -> None:
             "confidence": [[]],
         },
     }
-    assert set(first) == measuring.FIELDS | {"schema_version"}
+    assert set(first) == FIELDS | {"schema_version"}
 
 
 def test_no_file_holds_no_records(tmp_path: Path) -> None:
