@@ -168,7 +168,7 @@ MEASUREMENTS: list[Measurement] = [
     ),
     Bench("code-greedy", BenchConfig(**CODE, arms=("none", "ngram:4", "auto"), prompts=32)),
     Bench("math-batch", BenchConfig(**MATH, arms=("none", "auto", "auto+cost")), slots=8),
-    Sweep("sweep-math", BenchConfig(**MATH), "4,8,12,14,15,16,20,24", POLICIES),
+    Sweep("sweep-math", BenchConfig(**MATH), "4,8,12,15,16,20,24", POLICIES),
     Sweep("sweep-code", BenchConfig(**CODE, prompts=16), "1,2,4,8,15", "cost,best-first"),
     Replay("replay-math", (TRACED,), ("trace-math",)),
     Replay("replay-code", (CODED,), ("trace-code",)),
