@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -99,8 +99,7 @@ class Sweep:
         arms = sweep.sweep_arms(
             "auto", self.draft_len, list(filter(None, self.policies.split(",")))
         )
-        fields = {**vars(self.config), "arms": arms}
-        bench(BenchConfig(**fields), out, keep_going=True)
+        bench(replace(self.config, arms=arms), out, keep_going=True)
         write_report(analyze(read_trace(out)), out / "analysis")
         plots = ROOT / "docs/experiments" / self.name
         plots.mkdir(parents=True, exist_ok=True)
@@ -168,8 +167,8 @@ MEASUREMENTS: list[Measurement] = [
     ),
     Bench("code-greedy", BenchConfig(**CODE, arms=("none", "ngram:4", "auto"), prompts=32)),
     Bench("math-batch", BenchConfig(**MATH, arms=("none", "auto", "auto+cost")), slots=8),
-    Sweep("sweep-math", BenchConfig(**MATH), "4,8,12,15,16,20,24", POLICIES),
-    Sweep("sweep-code", BenchConfig(**CODE, prompts=16), "1,2,4,8,15", "cost,best-first"),
+    Sweep("sweep-math", BenchConfig(**MATH, max_new_tokens=64), "4,8,12,15,16,20,24", POLICIES),
+    Sweep("sweep-code", BenchConfig(**CODE, prompts=8), "1,2,4,8,15", "cost,best-first"),
     Replay("replay-math", (TRACED,), ("trace-math",)),
     Replay("replay-code", (CODED,), ("trace-code",)),
     Replay("replay-mixed", (TRACED, HARD), ("trace-math", "trace-hard")),
