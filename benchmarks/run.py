@@ -100,7 +100,8 @@ class Sweep:
             "auto", self.draft_len, list(filter(None, self.policies.split(",")))
         )
         bench(replace(self.config, arms=arms), out, keep_going=True)
-        write_report(analyze(read_trace(out)), out / "analysis")
+        found = read_trace(out)
+        write_report(found, analyze(found), out / "analysis")
         plots = ROOT / "docs/experiments" / self.name
         plots.mkdir(parents=True, exist_ok=True)
         for plot in ("tau_vs_draft_len", "cost_curve", "survival", "tokens_per_s", "reliability"):
