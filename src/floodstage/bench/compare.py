@@ -73,12 +73,17 @@ def bench(
     def ask(prompt: Prompt, number: int) -> Request:
         return engine.request(prompt, replace(options, seed=config.seed + number))
 
-    settings: dict[str, Any] = {
-        name: getattr(config, name) for name in BenchConfig.__dataclass_fields__ if name != "arms"
-    }
+    settings = settings_of(config)
     settings["device"] = str(engine.target.device)  # what "auto" came to
     measure(arms, workload, ask, out, settings=settings, progress=progress)
     return write_summaries(out, config.arms[0])
+
+
+def settings_of(config: BenchConfig) -> dict[str, Any]:
+    """All settings but the arms: what a run folder is held against when it goes on."""
+    return {
+        name: getattr(config, name) for name in BenchConfig.__dataclass_fields__ if name != "arms"
+    }
 
 
 def make_requests(config: BenchConfig, engine: Engine, workload: Workload) -> list[Request]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from floodstage.bench.records import whole_lines, write_whole
 from floodstage.bench.workloads import Workload
 from floodstage.core.errors import ConfigError, RunError
 from floodstage.core.protocols import Drafter, DraftSession
@@ -155,12 +156,11 @@ def write_trace(engine: Engine, workload: Workload, requests: Sequence[Request],
     old = json.loads((out / "trace.json").read_text()) if (out / "trace.json").is_file() else head
     if old != json.loads(json.dumps(head)):
         raise RunError(f"{str(out)!r} holds a trace of other settings: choose another folder.")
-    (out / "trace.json").write_text(json.dumps(head, indent=1) + "\n")
+    write_whole(out / "trace.json", json.dumps(head, indent=1) + "\n")
     if not (out / "costs.json").is_file():
         costs = measure_costs(engine, requests[:24])
-        part = out / "costs.json.part"
-        part.write_text(json.dumps({"draft_s": costs.draft_s, "pass_s": costs.pass_s}) + "\n")
-        part.replace(out / "costs.json")
+        held = {"draft_s": costs.draft_s, "pass_s": costs.pass_s}
+        write_whole(out / "costs.json", json.dumps(held) + "\n")
     known = {text.prompt: text for text in read_trace(out)} if path.is_file() else {}
     with path.open("a", encoding="utf-8") as file:
         for i, request in enumerate(requests):
@@ -179,12 +179,8 @@ def read_trace(out: Path) -> list[TextTrace]:
     path = out / "trace.jsonl"
     if not path.is_file():
         raise RunError(f"{str(out)!r} holds no trace: make one with `floodstage trace`.")
-    raw = path.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if whole != raw:
-        path.write_bytes(whole)
     texts: list[TextTrace] = []
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(whole_lines(path), start=1):
         try:
             prompt, tokens, limit, kept, confidence = json.loads(line)
             sure = tuple(tuple(c) for c in confidence)

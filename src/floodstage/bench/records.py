@@ -67,12 +67,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
     so that what follows begins on a line of its own); any other broken line is an error."""
     if not path.is_file():
         return
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        log.warning("%s: the last line was cut off (a killed run) and is left out.", path)
-        path.write_bytes(whole)
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(whole_lines(path), start=1):
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -85,6 +80,17 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
         if "error" not in row and (lacking := sorted(FIELDS - set(row))):
             raise RunError(f"{str(path)!r} line {number} lacks {lacking[0]!r}.")
         yield row
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file that grows by lines. A last one that was cut off is said, left out and
+    cut off the file, so that what follows begins on a line of its own."""
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if whole != text:
+        log.warning("%s: the last line was cut off (a killed run) and is left out.", path)
+        path.write_bytes(whole)
+    return whole.splitlines()
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

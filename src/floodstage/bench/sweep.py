@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 
-from floodstage.bench.compare import BenchConfig, make_requests
+from floodstage.bench.compare import BenchConfig, make_requests, settings_of
 from floodstage.bench.dense import read_costs, read_trace, write_trace
 from floodstage.bench.replay import Score, replay
 from floodstage.bench.workloads import load_workload
@@ -58,9 +57,7 @@ def trace(config: BenchConfig, drafter: str, out: Path) -> None:
         raise ConfigError(f"There is nothing to trace: the drafter {drafter!r} drafts nothing.")
     workload = load_workload(config.workload, config.prompts, seed=config.seed)
     requests = make_requests(config, engine, workload)
-    settings: dict[str, Any] = {
-        name: getattr(config, name) for name in BenchConfig.__dataclass_fields__ if name != "arms"
-    } | {"drafter": drafter, "draft_len": engine.drafter.draft_len}
+    settings = settings_of(config) | {"drafter": drafter, "draft_len": engine.drafter.draft_len}
     texts = write_trace(engine, workload, requests, out, settings)
     console = Console(stderr=True)
     for _ in track(texts, "tracing", total=len(requests), console=console):

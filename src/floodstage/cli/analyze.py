@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from floodstage.cli.options import Json
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from floodstage.bench.tables import Table
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document as the last line.")]
 
 
 def analyze(

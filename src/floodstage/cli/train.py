@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from floodstage.cli.options import Device, Seed, Threads
+
 app = typer.Typer(
     help="Train models: a target from a corpus, a drafter for a target.", no_args_is_help=True
 )
@@ -25,9 +27,6 @@ Start = Annotated[
 Out = Annotated[Path, typer.Option(help="Run folder; the same command goes on from it.")]
 Steps = Annotated[int, typer.Option(min=1)]
 PerStep = Annotated[int, typer.Option(min=64, help="Tokens of a step, padding included.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
 MatrixLr = Annotated[float, typer.Option(help="Peak learning rate of Muon (matrices).")]
 OtherLr = Annotated[float, typer.Option(help="Peak learning rate of AdamW (the rest).")]
 Decay = Annotated[

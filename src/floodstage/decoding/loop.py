@@ -38,6 +38,7 @@ from floodstage.core.types import (
     Verdict,
 )
 from floodstage.models.cache import upload
+from floodstage.scheduling.survival import depths
 
 
 @dataclass(slots=True)
@@ -258,10 +259,7 @@ def depth(draft: Draft) -> int | None:
     """The longest path of a tree; None for a chain."""
     if draft.parents is None:
         return None
-    depths: list[int] = []
-    for parent in draft.parents:
-        depths.append(1 if parent < 0 else depths[parent] + 1)
-    return max(depths, default=0)
+    return max(depths(Proposal(len(draft), parents=draft.parents)), default=0)
 
 
 def decode(
