@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from floodstage.core.metrics import (
     Cost,
     acceptance_by_position,
+    auroc,
+    recall_at,
     repeated_ngrams,
     speedup,
     tau,
@@ -70,3 +74,19 @@ def test_speedup_over_itself_is_certain() -> None:
 def test_speedup_wants_as_many_prompts_of_both(n: int) -> None:
     with pytest.raises(ValueError, match="as many prompts"):
         speedup([Cost(1, 1.0)] * n, [Cost(1, 1.0)] * 2 * n)
+
+
+def test_auroc_counts_pairs() -> None:
+    rng = random.Random(4)
+    right = [rng.choice([0.0, 1.0, 2.0, 3.0]) for _ in range(40)]
+    wrong = [rng.choice([1.0, 2.0, 3.0, 4.0]) for _ in range(30)]
+    pairs = [(w > r) + (w == r) / 2 for r in right for w in wrong]
+    assert auroc(right, wrong) == pytest.approx(sum(pairs) / len(pairs))
+    assert auroc([0.0, 1.0], [2.0]) == 1.0
+    assert auroc([5.0], [2.0]) == 0.0
+
+
+def test_recall_at_a_share_of_false_positives() -> None:
+    right = [float(i) for i in range(100)]  # 99.0 is the one allowed above the bar
+    assert recall_at(right, [98.5, 98.0, 200.0, 3.0], 0.01) == 0.5
+    assert recall_at(right, [98.5, 99.0, 200.0, 3.0], 0.0) == 0.25

@@ -121,26 +121,29 @@ def _rows(
 
 
 def _write_env(out: Path, workload: Workload, settings: dict[str, Any]) -> None:
-    env = environment(str(settings.get("device", "cpu"))) | {
-        "workload": workload.name,
-        "prompts": len(workload.items),
-        "prompt_hash": workload.digest,
-        "settings": settings,
-    }
+    identity = {"prompt_hash": workload.digest, "settings": settings}
+    more = {"workload": workload.name, "prompts": len(workload.items)}
+    same_settings(out, identity, environment(str(settings.get("device", "cpu"))) | more)
+
+
+def same_settings(out: Path, identity: dict[str, Any], about: dict[str, Any]) -> None:
+    """Write `env.json` of a new run: what it is and where it ran. Raises RunError if `out` holds a
+    run of another identity."""
+    identity = json.loads(json.dumps(identity))  # as it will be read back
     path = out / "env.json"
-    if path.is_file():
-        try:
-            old = dict(json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
-            raise RunError(f"{str(path)!r} cannot be read: {error}.") from error
-        for key in ("prompt_hash", "settings"):
-            if old.get(key) != env[key]:
-                raise RunError(
-                    f"{str(out)!r} holds a run of another {key.replace('_', ' ')}: "
-                    "choose another folder."
-                )
+    if not path.is_file():
+        path.write_text(json.dumps({**about, **identity}, indent=1) + "\n")
         return
-    path.write_text(json.dumps(env, indent=1) + "\n")
+    try:
+        old = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{str(path)!r} cannot be read: {error}.") from error
+    for key, value in identity.items():
+        if old.get(key) != value:
+            raise RunError(
+                f"{str(out)!r} holds a run of another {key.replace('_', ' ')}: "
+                "choose another folder."
+            )
 
 
 def environment(device: str) -> dict[str, Any]:

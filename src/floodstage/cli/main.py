@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from floodstage.cli.analyze import analyze, compare
+from floodstage.cli.flood import app as flood_app
 from floodstage.cli.lab import replay, sweep, trace
 from floodstage.cli.options import (
     Candidates,
@@ -44,6 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.add_typer(train_app, name="train")
+app.add_typer(flood_app, name="flood")
 
 for command in (analyze, compare, sweep, trace, replay):
     app.command()(command)

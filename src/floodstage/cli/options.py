@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from floodstage.core.errors import ConfigError
+
 Target = Annotated[str, typer.Option(help="Shipped name, folder or hub id of the model.")]
 Drafter = Annotated[
     str,
@@ -54,3 +56,11 @@ Seeding = Annotated[
     typer.Option(help="none, sparse, dense, aligned or branch: use rejected tokens again."),
 ]
 Verifier = Annotated[str, typer.Option(help="match or reject; both lossless.")]
+
+
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """ "1,2,4" as numbers of at least 1, in ascending order, each once. Raises ConfigError."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or not all(word.isdecimal() and int(word) for word in words):
+        raise ConfigError(f"{option} takes whole numbers such as 1,2,4; got {text!r}.")
+    return tuple(sorted({int(word) for word in words}))

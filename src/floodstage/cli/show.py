@@ -11,12 +11,17 @@ from typing import Any
 from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
-from rich.table import Table
+from rich.table import Table as Screen
 
 from floodstage.bench.batches import BatchSummary, markdown
 from floodstage.bench.summary import ACCEPTED, HEAD, POSITIONS, ArmSummary, cells, survival
+from floodstage.bench.tables import Table
+from floodstage.bench.tables import markdown as tables_markdown
+from floodstage.core.errors import ConfigError
+from floodstage.decoding.flood import FloodDecoder
 from floodstage.engine.build import ASSETS, shipped
 from floodstage.engine.engine import Chunk, Engine, Generation
+from floodstage.engine.flood import Flood, FloodGeneration
 
 DRAFTED = "green"
 
@@ -82,6 +87,72 @@ def as_dict(g: Generation) -> dict[str, Any]:
     }
 
 
+def stream_flood(flood: Flood, prompt: str | None, *, as_json: bool, **settings: Any) -> None:
+    """Stream a flood's text, then say how it went and where the time went."""
+    generation: FloodGeneration | None = None
+    for piece in flood.stream(prompt, **settings):
+        sys.stdout.write(piece.text)
+        sys.stdout.flush()
+        generation = piece.generation or generation
+    print()
+    assert generation is not None  # every flood ends
+    print(flood_summary(flood, generation), file=sys.stderr)
+    if as_json:
+        print(json.dumps(asdict(generation)))
+
+
+def flood_summary(flood: Flood, g: FloodGeneration) -> str:
+    """A line of figures, and a line for every span."""
+    wall = g.wall_s or 1e-9
+    lines = [
+        f"{len(g.roots)} roots, {len(g.text)} characters in {g.wall_s:.3f} s · "
+        f"{g.roots_per_s:,.0f} roots/s · {len(g.text) / wall:,.0f} characters/s · tau {g.tau:.2f} "
+        f"roots per pass of the manager (bonus included) · drafter {flood.manager.drafter.name} · "
+        f"{g.draws} draws"
+    ]
+    for span in g.spans:
+        name = "  " * (len(span.path) - 1) + span.path[-1]
+        lines.append(
+            f"  {name:24}{1e3 * span.seconds:9.2f} ms {span.seconds / wall:6.1%}"
+            f"{1e3 * span.self_s:9.2f} ms itself {span.calls:6,} x"
+        )
+    return "\n".join(lines)
+
+
+def print_edit(decoder: FloodDecoder, text: str, at: int, by: str, *, as_json: bool) -> None:
+    """`text` with root `at` replaced, and what was rendered for it."""
+    hierarchy = decoder.hierarchy
+    roots = hierarchy.encode(text)
+    new = hierarchy.encode(by)
+    if len(new) != 1:
+        shown = [hierarchy.text(hierarchy.spell([r])) for r in new]
+        raise ConfigError(f"{by!r} is {len(new)} roots, {shown!r}: expected one.")
+    before = decoder.render(roots)
+    after = decoder.edit(before, at, new[0])
+    kept = (
+        before.pieces[:at] + before.pieces[at + 1 :] == after.pieces[:at] + after.pieces[at + 1 :]
+    )
+    print(after.text)
+    old = hierarchy.text(before.pieces[at])
+    print(
+        f"Root {at} of {len(roots)}: {old!r} became {hierarchy.text(after.pieces[at])!r}; "
+        f"{'all other roots kept' if kept else 'OTHER ROOTS CHANGED'} their characters.",
+        file=sys.stderr,
+    )
+    if as_json:
+        print(json.dumps({"text": after.text, "roots": after.roots, "kept": kept}))
+
+
+def print_tables(tables: list[Table], out: Path, *, as_json: bool) -> None:
+    """Tables one after another, and where they are kept."""
+    console = screen(as_json)
+    for t in tables:
+        console.print(f"\n{t.title}\n\n{tables_markdown(t)}", markup=False, soft_wrap=True)
+    _where(console, out)
+    if as_json:
+        print(json.dumps([asdict(t) for t in tables]))
+
+
 def print_batches(lines: list[BatchSummary], out: Path, *, as_json: bool) -> None:
     """What batches give, and where it is kept."""
     console = screen(as_json)
@@ -123,9 +194,9 @@ def legend(lines: list[ArmSummary]) -> str:
     return "\n".join(rows)
 
 
-def table(lines: list[ArmSummary]) -> Table:
+def table(lines: list[ArmSummary]) -> Screen:
     """The summary for a terminal."""
-    out = Table(title="One sequence at a time, arms interleaved, each prompt twice")
+    out = Screen(title="One sequence at a time, arms interleaved, each prompt twice")
     shown = [i for i in range(len(HEAD)) if i != ACCEPTED]  # too wide: in the legend
     for i in shown:
         out.add_column(HEAD[i], justify="left" if i == 0 else "right")

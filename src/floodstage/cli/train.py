@@ -33,6 +33,11 @@ Decay = Annotated[
     float, typer.Option(min=0.01, max=1.0, help="Share of the steps in which the rates fall to 0.")
 ]
 Every = Annotated[int, typer.Option(min=1, help="Steps between held-out evaluations.")]
+Chunks = Annotated[int, typer.Option(min=257, help="Chunk types, characters and bytes included.")]
+RootTypes = Annotated[int, typer.Option(min=257, help="Root types, chunks included.")]
+CharsPerChunk = Annotated[int, typer.Option(min=1, help="Most characters of a chunk.")]
+ChunksPerRoot = Annotated[int, typer.Option(min=1, help="Most chunks of a root.")]
+Phrases = Annotated[bool, typer.Option(help="Roots may span words.")]
 
 
 def say(line: str) -> None:
@@ -101,6 +106,133 @@ def target(
 
 
 @app.command()
+def manager(
+    out: Out,
+    corpus: Corpus = "mathematics",
+    start: Start = None,
+    steps: Steps = 1500,
+    tokens_per_step: PerStep = 8192,
+    texts: Annotated[int, typer.Option(min=1, help="Texts to read (problems, files).")] = 120_000,
+    longest: Annotated[int, typer.Option(min=16, help="Roots of a row of texts.")] = 1280,
+    chunks: Chunks = 1024,
+    roots: RootTypes = 2048,
+    chars_per_chunk: CharsPerChunk = 16,
+    chunks_per_root: ChunksPerRoot = 4,
+    phrases: Phrases = True,
+    layers: Annotated[int, typer.Option(min=1)] = 4,
+    hidden: Annotated[int, typer.Option(min=8)] = 256,
+    inner: Annotated[int, typer.Option(min=8, help="Width inside the MLP.")] = 640,
+    heads: Annotated[int, typer.Option(min=1)] = 4,
+    kv_heads: Annotated[int, typer.Option(min=1)] = 2,
+    head_dim: Annotated[int, typer.Option(min=2)] = 64,
+    context: Annotated[int, typer.Option(min=16, help="Positions of the model.")] = 2048,
+    matrix_lr: MatrixLr = 0.02,
+    other_lr: OtherLr = 3e-3,
+    decay: Decay = 0.4,
+    evaluate_every: Every = 150,
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Train a flood's manager: learn a hierarchy (characters, chunks, roots) from the corpus, then
+    a causal model that writes roots. `train renderer` and `train drafter` take it from there."""
+    from floodstage.engine.build import find_model
+    from floodstage.engine.device import prepare
+    from floodstage.text.hierarchy import HierarchyShape
+    from floodstage.training.fit import FitConfig
+    from floodstage.training.run import TargetRun, train_target
+    from floodstage.training.target import TargetShape
+
+    run = TargetRun(
+        corpus=corpus,
+        start=None if start is None else str(find_model(start)),
+        texts=texts,
+        longest=longest,
+        shape=TargetShape(
+            layers=layers,
+            hidden=hidden,
+            inner=inner,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            context=context,
+        ),
+        hierarchy=HierarchyShape(
+            chunks=chunks,
+            roots=roots,
+            chars_per_chunk=chars_per_chunk,
+            chunks_per_root=chunks_per_root,
+            phrases=phrases,
+        ),
+        fit=FitConfig(
+            steps=steps,
+            tokens_per_step=tokens_per_step,
+            matrix_lr=matrix_lr,
+            other_lr=other_lr,
+            decay=decay,
+            evaluate_every=evaluate_every,
+            seed=seed,
+        ),
+    )
+    print(train_target(run, out, prepare(device, threads), say))
+
+
+@app.command()
+def renderer(
+    out: Out,
+    manager: Annotated[
+        str, typer.Option(help="The manager whose roots it renders (name or folder).")
+    ] = "flood-manager",
+    corpus: Corpus = "mathematics",
+    steps: Steps = 2000,
+    tokens_per_step: PerStep = 4096,
+    texts: Annotated[int, typer.Option(min=1, help="Texts in which roots are counted.")] = 20_000,
+    layers: Annotated[int, typer.Option(min=1)] = 6,
+    hidden: Annotated[int, typer.Option(min=8)] = 256,
+    inner: Annotated[int, typer.Option(min=8, help="Width inside the MLP.")] = 704,
+    heads: Annotated[int, typer.Option(min=1)] = 4,
+    energy_weight: Annotated[float, typer.Option(min=0.0, help="Of the energy's loss.")] = 0.5,
+    matrix_lr: MatrixLr = 0.02,
+    other_lr: OtherLr = 3e-3,
+    decay: Decay = 0.4,
+    evaluate_every: Every = 200,
+    seed: Seed = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Train a flood's renderer: root -> chunks -> characters, and an energy that tells right
+    children from wrong ones.
+
+    Prints the share of all types that it renders exactly, and the energy's AUROC against near
+    misses it was never shown.
+    """
+    from floodstage.engine.build import find_model
+    from floodstage.engine.device import prepare
+    from floodstage.training.fit import FitConfig
+    from floodstage.training.renderer import RendererShape
+    from floodstage.training.run import RendererRun, train_renderer
+
+    run = RendererRun(
+        manager=str(find_model(manager)),
+        corpus=corpus,
+        texts=texts,
+        shape=RendererShape(
+            layers=layers, hidden=hidden, inner=inner, heads=heads, energy_weight=energy_weight
+        ),
+        fit=FitConfig(
+            steps=steps,
+            tokens_per_step=tokens_per_step,
+            matrix_lr=matrix_lr,
+            other_lr=other_lr,
+            decay=decay,
+            evaluate_every=evaluate_every,
+            seed=seed,
+        ),
+    )
+    print(train_renderer(run, out, prepare(device, threads), say))
+
+
+@app.command()
 def drafter(
     out: Out,
     target: Annotated[str, typer.Option(help="The model to draft for.")] = "math-mini",
@@ -116,6 +248,9 @@ def drafter(
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Of every second text; the others are greedy.")
     ] = 0.7,
+    go_on: Annotated[
+        bool, typer.Option("--go-on", help="The target goes on after a text's end (managers).")
+    ] = False,
     layers: Annotated[int, typer.Option(min=1)] = 2,
     block_size: Annotated[int, typer.Option(min=2, help="Slots, the anchor counted.")] = 16,
     anchors: Annotated[int, typer.Option(min=1, help="Blocks per text and step.")] = 16,
@@ -154,6 +289,7 @@ def drafter(
         new_tokens=new_tokens,
         prompt_tokens=prompt_tokens,
         temperature=temperature,
+        go_on=go_on,
         mask_id=mask_id,
         shape=DrafterShape(
             layers=layers, block_size=block_size, anchors=anchors, loss=loss, gamma=gamma

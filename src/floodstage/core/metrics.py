@@ -6,6 +6,7 @@ counted. Position k of a draft is its k-th token after the pending one, k = 1, 2
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -83,3 +84,26 @@ def speedup(
     rng, n = random.Random(seed), len(arm)
     drawn = sorted(ratio(rng.choices(range(n), k=n)) for _ in range(draws))
     return Interval(ratio(range(n)), drawn[int(0.025 * draws)], drawn[int(0.975 * draws)])
+
+
+def auroc(right: Sequence[float], wrong: Sequence[float]) -> float:
+    """The chance that a wrong candidate has a higher energy than a right one; ties count half."""
+    ordered = sorted([(e, 0) for e in right] + [(e, 1) for e in wrong])
+    below = wins = 0.0
+    at = 0
+    while at < len(ordered):
+        end = at
+        while end < len(ordered) and ordered[end][0] == ordered[at][0]:
+            end += 1
+        tied = sum(label for _, label in ordered[at:end])
+        wins += tied * (below + (end - at - tied) / 2)
+        below += end - at - tied
+        at = end
+    return wins / (len(right) * len(wrong))
+
+
+def recall_at(right: Sequence[float], wrong: Sequence[float], false_positives: float) -> float:
+    """The share of wrong candidates whose energy is above all but the share `false_positives` of
+    the right ones."""
+    bar = sorted(right)[max(0, math.ceil(len(right) * (1 - false_positives)) - 1)]
+    return sum(e > bar for e in wrong) / len(wrong)

@@ -16,6 +16,7 @@ from floodstage.models.block_diffusion import (
 )
 from floodstage.models.config import TransformerConfig, read_config
 from floodstage.models.files import fill, read_weights
+from floodstage.models.fractal import Renderer, RendererConfig
 from floodstage.models.transformer import Transformer
 
 
@@ -58,3 +59,17 @@ def load_block_diffusion(folder: Path, target: Transformer) -> BlockDiffusion:
     net.to(target.dtype).to_empty(device=target.device)
     fill(net, weights, f"The drafter {str(folder)!r}")
     return net.eval().fuse().bind(target)
+
+
+def load_renderer(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Renderer:
+    """The flood's renderer in `folder`, its weights in `dtype` on `device`.
+
+    Raises CheckpointError for files that are missing, truncated, corrupt or of another model.
+    """
+    config = RendererConfig.from_dict(read_config(folder))
+    weights = read_weights(folder)
+    with torch.device("meta"):
+        model = Renderer(config)
+    model.to(dtype).to_empty(device=device)
+    fill(model, weights, f"The renderer {str(folder)!r}")
+    return model.eval().fuse()

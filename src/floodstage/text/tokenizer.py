@@ -20,7 +20,7 @@ END, MASK = "<|endoftext|>", "<|mask|>"
 
 # Words take their leading space, digits stand alone (arithmetic needs them), indentation is one
 # piece. The shape is that of Qwen's and Llama 3's splitting.
-_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\n]*|\s*\n+|\s+(?!\S)|\s+"
+SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\n]*|\s*\n+|\s+(?!\S)|\s+"
 
 ROLES = ("system", "user", "assistant")
 
@@ -182,7 +182,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, *, template: str | None = N
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,18 @@ class Documents:
             raise ConfigError("There is nothing to learn: the corpus holds no text.")
         starts = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
         return cls(np.concatenate(rows), starts, np.asarray(list(prompts), dtype=np.int32))
+
+    def packed(self, longest: int) -> Documents:
+        """The same texts in rows of up to `longest` ids, as many whole texts as fit in each, and
+        all of it to be learnt: a model of such rows goes on after the end of a text."""
+        starts = [0]
+        for begin, end in pairwise(self.starts.tolist()):
+            if end - starts[-1] > longest and begin > starts[-1]:
+                starts.append(begin)
+        starts.append(int(self.starts[-1]))
+        return Documents(
+            self.ids, np.asarray(starts, np.int64), np.zeros(len(starts) - 1, np.int32)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
     others: list[Tensor] = []
     for name, p in model.named_parameters():
         if p.requires_grad:
-            matrix = p.ndim == 2 and not any(k in name for k in ("embed", "lm_head"))
+            matrix = p.ndim == 2 and not any(k in name for k in ("embed", "head"))
             (matrices if matrix else others).append(p)
     made: list[torch.optim.Optimizer] = []
     if matrices:

@@ -23,21 +23,26 @@ from floodstage.core.errors import CheckpointError, ConfigError
 from floodstage.core.metrics import tau
 from floodstage.core.protocols import Drafter
 from floodstage.core.types import Request, Sampling, StepRecord
+from floodstage.decoding.exactness import exactness
+from floodstage.decoding.flood import FloodDecoder
 from floodstage.decoding.loop import decode
 from floodstage.decoding.verifiers import MatchVerifier
 from floodstage.drafting.block_diffusion import BlockDiffusionDrafter
 from floodstage.drafting.ngram import NgramDrafter
 from floodstage.drafting.none import NoDrafter
 from floodstage.models.block_diffusion import BlockDiffusion
+from floodstage.models.fractal import Renderer, RendererConfig, fresh_renderer
 from floodstage.models.load import load_block_diffusion, load_transformer
 from floodstage.models.transformer import Transformer
 from floodstage.scheduling.fixed import FixedScheduler
+from floodstage.text.hierarchy import Hierarchy, HierarchyShape, fit_hierarchy
 from floodstage.text.mathematics import Problem, is_right, problems
 from floodstage.text.tokenizer import MASK, Tokenizer, train_bpe
 from floodstage.training.card import write_card
 from floodstage.training.documents import TEMPLATE, Documents, corpus, encode_pairs
 from floodstage.training.drafter import DrafterShape, DrafterTask, fresh_drafter
 from floodstage.training.fit import FitConfig, fit
+from floodstage.training.renderer import RendererShape, RendererTask, tables, wrong_found
 from floodstage.training.target import TargetShape, TargetTask, fresh_target
 
 Say = Callable[[str], None]
@@ -45,20 +50,25 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRun:
-    """A target to train. `texts` is how many texts of the corpus are read (problems, files)."""
+    """A target to train. `texts` is how many texts of the corpus are read (problems, files).
+
+    With a `hierarchy` it is a flood's manager: its tokens are roots, and it learns rows of texts
+    with their prompts, so that it can go on after the end of one."""
 
     corpus: str
     start: str | None = None  # folder of a model to go on from, with its tokenizer and shape
     texts: int = 120_000
     longest: int = 512  # tokens of a piece
     shape: TargetShape = field(default_factory=TargetShape)
+    hierarchy: HierarchyShape | None = None
     fit: FitConfig = field(default_factory=FitConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrafterRun:
     """A drafter to train. The target writes `texts` continuations of its corpus's prompts, every
-    second one greedily, the others at `temperature`."""
+    second one greedily, the others at `temperature`. With `go_on` it goes on after the end of a
+    text, up to `new_tokens`, as a flood's manager does."""
 
     corpus: str
     start: str | None = None  # folder of a drafter to go on from, with its shape
@@ -66,6 +76,7 @@ class DrafterRun:
     prompt_tokens: int = 48  # of a text without a prompt
     new_tokens: int = 208
     temperature: float = 0.7
+    go_on: bool = False
     own_text_slots: int = 64
     mask_id: int | None = None  # None: see `mask_token`
     shape: DrafterShape = field(default_factory=DrafterShape)
@@ -87,6 +98,8 @@ def train_target(run: TargetRun, out: Path, device: torch.device, say: Say = pri
         for split, count in (("train", run.texts), ("heldout", 400))
     )
     say(f"{len(train):,} texts, {train.ids.size:,} tokens to learn from.")
+    if run.hierarchy is not None:
+        train, held_out = train.packed(run.longest), held_out.packed(run.longest)
     if run.start is None:
         model = fresh_target(run.shape.config(tokenizer), run.fit.seed).to(device)
     else:
@@ -100,7 +113,65 @@ def train_target(run: TargetRun, out: Path, device: torch.device, say: Say = pri
 
     task = TargetTask(model, tokenizer, train, held_out, run.fit, probe)
     fit(task, run.fit, out, report=say)
-    write_card(out / "model", f"Target trained on {run.corpus!r}", asdict(run))
+    if run.hierarchy is not None:
+        Hierarchy.load(out / "tokenizer").save(out / "model")
+    kind = "Target" if run.hierarchy is None else "Flood manager"
+    write_card(out / "model", f"{kind} trained on {run.corpus!r}", asdict(run))
+    return out / "model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RendererRun:
+    """A flood's renderer to train, for the hierarchy in the folder `manager` (a manager's or a
+    renderer's). `texts` of the corpus say how often each root is seen."""
+
+    manager: str
+    corpus: str
+    texts: int = 20_000
+    shape: RendererShape = field(default_factory=RendererShape)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+def train_renderer(run: RendererRun, out: Path, device: torch.device, say: Say = print) -> Path:
+    """Train a renderer into `out`; the folder of the finished model.
+
+    Raises CheckpointError if `out` holds a run of another configuration.
+    """
+    hierarchy = Hierarchy.load(Path(run.manager))
+    _begin(out, asdict(run))
+    say("Counting roots.")
+    seen = torch.cat(
+        [
+            torch.tensor(hierarchy.encode(p.prompt + p.response), dtype=torch.int64)
+            for p in corpus(run.corpus, "train", run.texts, seed=run.fit.seed)
+        ]
+    )
+    levels, shape = hierarchy.shape, run.shape
+    model = fresh_renderer(
+        RendererConfig(
+            roots=hierarchy.roots,
+            chunks=hierarchy.chunks,
+            chars=hierarchy.chars,
+            chunks_per_root=levels.chunks_per_root,
+            chars_per_chunk=levels.chars_per_chunk,
+            hidden=shape.hidden,
+            layers=shape.layers,
+            heads=shape.heads,
+            inner=shape.inner,
+        ),
+        run.fit.seed,
+    ).to(device)
+
+    def probe(model: Renderer) -> Mapping[str, float]:
+        model.eval().fuse()
+        found = exactness(FloodDecoder(model, hierarchy), seen.tolist())
+        wrong = wrong_found(model, task.truth)
+        model.train()
+        return {**found.over_types(), **wrong}
+
+    task = RendererTask(model, hierarchy, tables(hierarchy, seen), shape, run.fit, probe)
+    fit(task, run.fit, out, report=say)
+    write_card(out / "model", f"Flood renderer for roots of {run.corpus!r}", asdict(run))
     return out / "model"
 
 
@@ -146,9 +217,12 @@ def _tokenizer(run: TargetRun, out: Path, say: Say) -> Tokenizer:
     say("Learning the tokenizer.")
     texts = list(corpus(run.corpus, "train", min(run.texts, 40_000), seed=run.fit.seed))
     template = TEMPLATE if all(pair.prompt for pair in texts) else None
-    tokenizer = train_bpe(
-        (p.prompt + p.response for p in texts), run.shape.vocab_size, template=template
-    )
+    whole = (p.prompt + p.response for p in texts)
+    if run.hierarchy is not None:
+        hierarchy = fit_hierarchy(whole, run.hierarchy, template=template)
+        hierarchy.save(folder)
+        return hierarchy.tokenizer
+    tokenizer = train_bpe(whole, run.shape.vocab_size, template=template)
     tokenizer.save(folder)
     return tokenizer
 
@@ -240,7 +314,7 @@ def own_text(
             prompt=tuple(prompt),
             max_new_tokens=min(run.new_tokens, target.context - len(prompt)),
             sampling=Sampling(temperature=run.temperature if i % 2 else 0.0),
-            stop_ids=frozenset(tokenizer.eos),
+            stop_ids=frozenset() if run.go_on else frozenset(tokenizer.eos),
             seed=run.fit.seed * 1_000_003 + i,
         )
         for i, prompt in enumerate(prompts)
