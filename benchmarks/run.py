@@ -20,13 +20,17 @@ from typing import Protocol
 from floodstage.bench import sweep
 from floodstage.bench.analysis import analyze
 from floodstage.bench.compare import BenchConfig, bench, bench_batches
+from floodstage.bench.flood import LadderConfig, ladder
+from floodstage.bench.flood_study import StudyConfig, run_study
 from floodstage.bench.replay import markdown
 from floodstage.bench.report import write_report
 from floodstage.bench.trace import read_trace
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS, RESULTS = ROOT / "runs/bench", ROOT / "benchmarks/results"
-README, LENGTHS = ROOT / "README.md", ROOT / "docs/experiments/block-length.md"
+EXPERIMENTS = ROOT / "docs/experiments"
+README, LENGTHS = ROOT / "README.md", EXPERIMENTS / "block-length.md"
+FLOOD = EXPERIMENTS / "flash-flood.md"
 KEPT = ("summary.md", "summary.json", "summary.csv", "env.json", "trace.json", "costs.json")
 THREADS = 2
 
@@ -102,10 +106,8 @@ class Sweep:
         bench(replace(self.config, arms=arms), out, keep_going=True)
         found = read_trace(out)
         write_report(found, analyze(found), out / "analysis")
-        plots = ROOT / "docs/experiments" / self.name
-        plots.mkdir(parents=True, exist_ok=True)
         for plot in ("tau_vs_draft_len", "cost_curve", "survival", "tokens_per_s", "reliability"):
-            shutil.copy(out / "analysis" / f"{plot}.png", plots / f"{plot}.png")
+            show(out / "analysis" / f"{plot}.png", self.name)
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,58 @@ class Replay:
             sweep.trace(config, "auto", folder)
         out.mkdir(parents=True, exist_ok=True)
         (out / "summary.md").write_text(markdown(sweep.replay_run(folders, self.policies)))
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """From one at a time to flood."""
+
+    name: str
+    config: LadderConfig
+    page: Path = FLOOD
+
+    @property
+    def command(self) -> str:
+        c = self.config
+        sizes = ",".join(map(str, c.roots))
+        return (
+            f"floodstage flood bench --roots {sizes} --k {c.k} --repeats {c.repeats} "
+            f"--chars {c.chars} --threads {c.threads} --out runs/bench/{self.name}"
+        )
+
+    def measure(self, out: Path) -> None:
+        ladder(self.config, out)
+        for plot in ("time_vs_roots.png", "speedup_vs_roots.png"):
+            show(out / plot, self.name)
+
+
+@dataclass(frozen=True)
+class Study:
+    """When best-of-K pays."""
+
+    name: str
+    config: StudyConfig
+    page: Path = FLOOD
+
+    @property
+    def command(self) -> str:
+        c = self.config
+        return (
+            f"floodstage flood study --renderer {c.renderer} --k {','.join(map(str, c.k))} "
+            f"--steps {','.join(map(str, c.steps))} --temperature {c.temperature:g} "
+            f"--parents {c.parents} --threads {c.threads} --out runs/bench/{self.name}"
+        )
+
+    def measure(self, out: Path) -> None:
+        run_study(self.config, out)
+        show(out / "accuracy_vs_k.png", self.name)
+
+
+def show(plot: Path, name: str) -> None:
+    """Put a plot where the pages find it."""
+    folder = EXPERIMENTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(plot, folder / plot.name)
 
 
 MATH = {"target": "math-mini", "threads": THREADS}
@@ -173,6 +227,9 @@ MEASUREMENTS: list[Measurement] = [
     Replay("replay-math", (TRACED,), ("trace-math",)),
     Replay("replay-code", (CODED,), ("trace-code",)),
     Replay("replay-mixed", (TRACED, HARD), ("trace-math", "trace-hard")),
+    Ladder("flood-ladder", LadderConfig(threads=THREADS)),
+    Study("flood-study", StudyConfig(threads=THREADS)),
+    Study("flood-study-early", StudyConfig(renderer="runs/flood-early/model", threads=THREADS)),
 ]
 
 

@@ -35,7 +35,7 @@ LONGEST = 450
 LONG = {"text/mathematics_families.py": "a table: 21 families of problems, each with its phrasings"}
 """Files over LONGEST lines, and why."""
 
-OTHER_TESTS = {"laws"}
+OTHER_TESTS = {"flood", "laws"}
 """Folders of tests/ that are about no single room."""
 
 

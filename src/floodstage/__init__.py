@@ -16,16 +16,29 @@ if TYPE_CHECKING:
     from floodstage.core.errors import Error
     from floodstage.engine.build import load
     from floodstage.engine.engine import Chunk, Engine, Generation
+    from floodstage.engine.flood import Flood, FloodGeneration, load_flood
 
-__all__ = ["Chunk", "Engine", "Error", "Generation", "load"]
+__all__ = [
+    "Chunk",
+    "Engine",
+    "Error",
+    "Flood",
+    "FloodGeneration",
+    "Generation",
+    "load",
+    "load_flood",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Chunk": "floodstage.engine.engine",
     "Engine": "floodstage.engine.engine",
     "Error": "floodstage.core.errors",
+    "Flood": "floodstage.engine.flood",
+    "FloodGeneration": "floodstage.engine.flood",
     "Generation": "floodstage.engine.engine",
     "load": "floodstage.engine.build",
+    "load_flood": "floodstage.engine.flood",
 }
 
 

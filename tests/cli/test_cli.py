@@ -91,11 +91,15 @@ def test_help_imports_no_torch() -> None:
 
 
 def commands() -> list[tuple[str, ...]]:
-    train = next(group.typer_instance for group in app.registered_groups)
-    assert train is not None
-    names = [(c.callback.__name__,) for c in app.registered_commands if c.callback]
-    inner = [("train", c.callback.__name__) for c in train.registered_commands if c.callback]
-    return [(), ("train",), *names, *inner]
+    names: list[tuple[str, ...]] = [
+        (c.callback.__name__,) for c in app.registered_commands if c.callback
+    ]
+    for group in app.registered_groups:
+        assert group.name is not None
+        assert group.typer_instance is not None
+        inner = group.typer_instance.registered_commands
+        names += [(group.name,), *((group.name, c.callback.__name__) for c in inner if c.callback)]
+    return [(), *names]
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from floodstage.core.errors import ConfigError, PairingError
-from floodstage.decoding import flood as flood_module
-from floodstage.decoding.flood import Drawing, Draws, FloodDecoder, Memory, Rendering
+from floodstage.decoding import drawer as drawer_module
+from floodstage.decoding.drawer import Drawer
+from floodstage.decoding.draws import Drawing, Draws, Memory
+from floodstage.decoding.flood import FloodDecoder, Rendering
 from floodstage.decoding.sequential import render_sequentially
 from floodstage.models.fractal import Families
 
@@ -69,7 +72,7 @@ def test_draws_differ_and_choices_matter() -> None:
     """Else the laws above would hold for a flood that never draws."""
     ids = torch.arange(60, 90)
     sampled = decoder(Drawing(greedy_first=False))
-    draws = sampled.draw(ids, 1, torch.arange(8))
+    draws = sampled.drawer.draw(ids, 1, torch.arange(8), sampled.drawing)
     kinds = [len({tuple(d) for d in row}) for row in draws.children.tolist()]
     assert sum(kinds) / len(kinds) > 4
     texts = {name: decoder(d).render(roots(24)).text for name, d in DRAWINGS.items()}
@@ -94,7 +97,7 @@ def test_an_edit_renders_one_root_and_keeps_the_others() -> None:
 
     def counting(parents: Tensor, level: int, draws: Draws) -> Tensor:
         asked.append(len(parents))
-        return writer.energies(parents, level, draws)
+        return writer.drawer.energies(parents, level, draws)
 
     editor = decoder(Drawing(k=2), critic=counting)
     after = editor.edit(before, 11, 200)
@@ -181,23 +184,23 @@ def test_bad_input_is_refused() -> None:
 def by_row(seed: int, level: Any, ids: Any, number: Any, purpose: Any, key: Any) -> Tensor:
     """Random numbers that belong to rows of a batch, not to parents."""
     rows = torch.arange(ids.shape[0])[:, None]
-    return flood_uniform(seed, level, rows, number, purpose, key)
+    return true_uniform(seed, level, rows, number, purpose, key)
 
 
 def without_draw(seed: int, level: Any, ids: Any, number: Any, purpose: Any, key: Any) -> Tensor:
-    return flood_uniform(seed, level, ids, number * 0, purpose, key)
+    return true_uniform(seed, level, ids, number * 0, purpose, key)
 
 
-flood_uniform = flood_module.uniform
+true_uniform = drawer_module.uniform
 
 
-def forgetful_batches(self: FloodDecoder, rows: Families, chosen: Tensor) -> Any:
+def forgetful_batches(self: Drawer, rows: Families, chosen: Tensor) -> Any:
     """Micro-batches that all say they begin at 0."""
     for part, _ in true_batches(self, rows, chosen):
         yield part, 0
 
 
-def blind_unique(self: FloodDecoder, rows: Families) -> tuple[Tensor, Tensor]:
+def blind_unique(self: Drawer, rows: Families) -> tuple[Tensor, Tensor]:
     """Equal parents are taken for equal rows, whatever their noise."""
     kinds, back = torch.unique(rows.parents, return_inverse=True)
     first = torch.full((len(kinds),), len(rows))
@@ -210,24 +213,24 @@ def levelless(self: Memory, parents: Tensor, level: int) -> Tensor:
     return ids[(self.rows[0].draws[ids] == 0) & (self.rows[level].draws[ids] == 0)]
 
 
-true_batches = FloodDecoder._batches
+true_batches = Drawer._batches
 
 MUTANTS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
-    "numbers by row": (flood_module, "uniform", by_row, lambda: law_sequential(Drawing(k=3))),
+    "numbers by row": (drawer_module, "uniform", by_row, lambda: law_sequential(Drawing(k=3))),
     "numbers without the draw": (
-        flood_module,
+        drawer_module,
         "uniform",
         without_draw,
         test_draws_differ_and_choices_matter,
     ),
     "micro-batches at 0": (
-        FloodDecoder,
+        Drawer,
         "_batches",
         forgetful_batches,
         lambda: test_neither_sharing_nor_micro_batches_change_the_text("best of 5", {"places": 7}),
     ),
     "blind to noise": (
-        FloodDecoder,
+        Drawer,
         "_unique",
         blind_unique,
         lambda: law_sequential(DRAWINGS["best of 4, uniform noise"]),
@@ -247,3 +250,13 @@ def test_a_planted_bug_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(where, name, mutant)
     with pytest.raises((AssertionError, RuntimeError, IndexError)):
         law()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_gpu_writes_what_the_cpu_writes(name: str) -> None:
+    plan = roots(20)
+    there = FloodDecoder(
+        copy.deepcopy(tiny_renderer()).cuda().fuse(), tiny_hierarchy(), DRAWINGS[name]
+    )
+    assert there.render(plan).pieces == decoder(DRAWINGS[name]).render(plan).pieces

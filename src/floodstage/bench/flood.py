@@ -24,8 +24,9 @@ from floodstage.bench.records import whole_lines, write_whole
 from floodstage.bench.tables import Table, markdown
 from floodstage.core.metrics import Cost, Interval, speedup
 from floodstage.core.types import Request
+from floodstage.decoding.draws import Drawing, Memory
 from floodstage.decoding.exactness import STAGES, exactness
-from floodstage.decoding.flood import Drawing, FloodDecoder, Memory
+from floodstage.decoding.flood import FloodDecoder
 from floodstage.decoding.loop import decode
 from floodstage.decoding.sequential import render_sequentially
 from floodstage.engine.build import EngineConfig, build
@@ -36,6 +37,8 @@ from floodstage.text.hierarchy import SPECIAL
 from floodstage.training.documents import corpus
 
 BASE = "sequential"
+CHARS = "character by character"
+SPANS = "spans"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,13 +104,12 @@ def ladder(config: LadderConfig, out: Path) -> list[Table]:
     todo = [(n, i) for n in config.roots for i in range(config.repeats)]
     with path.open("a", encoding="utf-8") as file:
         for size, repeat in track(todo, "measuring", console=Console(stderr=True)):
-            missing = [r for r in rungs if (size, repeat, r.name) not in have]
-            # A B B A: every second round runs in reverse.
-            for row in _round(bench, config, missing[:: 1 - 2 * (repeat % 2)], size, repeat):
+            done = {name for n, i, name in have if (n, i) == (size, repeat)}
+            for row in _round(bench, config, rungs, size, repeat, done):
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 rows.append(row)
-    tables = [*_exactness(bench, config, out), *summarise(rows, config)]
+    tables = [_exactness(bench, config), *summarise(rows, config)]
     write_whole(out / "summary.md", "\n".join(f"**{t.title}**\n\n{markdown(t)}" for t in tables))
     write_whole(out / "summary.json", json.dumps([asdict(t) for t in tables], indent=1) + "\n")
     for name, picture in draw_ladder(rows):
@@ -174,15 +176,23 @@ def _write(engine: Engine, request: Request) -> list[int]:
 
 
 def _round(
-    bench: Bench, config: LadderConfig, rungs: Sequence[Rung], size: int, repeat: int
+    bench: Bench,
+    config: LadderConfig,
+    rungs: Sequence[Rung],
+    size: int,
+    repeat: int,
+    done: set[str],
 ) -> Iterator[dict[str, Any]]:
-    """Every rung once on one plan, and the character-level model on as many characters."""
+    """Every rung that is not `done` once on one plan, and the character-level model on as many
+    characters. A B B A: every second round runs in reverse."""
     request = _request(bench, config, size, repeat)
     plan = _write(bench.plain, request)
     roots = [t - SPECIAL for t in plan if t >= SPECIAL]
     truth = [bench.flood.hierarchy.spell([r]) for r in roots]
     clock = bench.plain.clock
-    for rung in rungs:
+    for rung in rungs[:: 1 - 2 * (repeat % 2)]:
+        if rung.name in done:
+            continue
         if repeat == 0:  # once for the shapes' sake
             rung.render(roots[:20])
         start = clock()
@@ -204,12 +214,13 @@ def _round(
             "same_plan": own == plan,
             "draws": found.draws,
         }
-    yield from _spans(bench, config, size, repeat)
-    if bench.chars is not None:
+    if SPANS not in done:
+        yield _spans(bench, config, size, repeat)
+    if bench.chars is not None and CHARS not in done:
         yield _chars(bench.chars, config, sum(map(len, truth)), size, repeat)
 
 
-def _spans(bench: Bench, config: LadderConfig, size: int, repeat: int) -> Iterator[dict[str, Any]]:
+def _spans(bench: Bench, config: LadderConfig, size: int, repeat: int) -> dict[str, Any]:
     """Where a whole flood's time goes, with its plan drafted."""
     found = bench.flood.generate(
         None,
@@ -218,10 +229,10 @@ def _spans(bench: Bench, config: LadderConfig, size: int, repeat: int) -> Iterat
         seed=config.seed + repeat,
         drawing=Drawing(k=config.k, seed=config.seed),
     )
-    yield {
+    return {
         "roots": size,
         "repeat": repeat,
-        "rung": "spans",
+        "rung": SPANS,
         "tau": found.tau,
         "spans": [[list(s.path), s.seconds, s.self_s, s.calls] for s in found.spans],
     }
@@ -244,7 +255,7 @@ def _chars(
     return {
         "roots": size,
         "repeat": repeat,
-        "rung": "character by character",
+        "rung": CHARS,
         "plan_s": 0.0,
         "render_s": engine.clock() - start,
         "rendered": size,
@@ -256,7 +267,7 @@ def _chars(
     }
 
 
-def _exactness(bench: Bench, config: LadderConfig, out: Path) -> list[Table]:
+def _exactness(bench: Bench, config: LadderConfig) -> Table:
     """All types of both levels, by K=1 and by best of k."""
     hierarchy = bench.flood.hierarchy
     texts = islice(corpus(config.corpus, "heldout", 400, seed=config.seed), 400)
@@ -276,7 +287,7 @@ def _exactness(bench: Bench, config: LadderConfig, out: Path) -> list[Table]:
                 )
             )
     head = ("step", "K", "exact types", "over types", "weighted by held-out text")
-    return [Table("Exactness against the hierarchy's own table", head, tuple(rows))]
+    return Table("Exactness against the hierarchy's own table", head, tuple(rows))
 
 
 def summarise(rows: Sequence[dict[str, Any]], config: LadderConfig) -> list[Table]:
@@ -286,12 +297,12 @@ def summarise(rows: Sequence[dict[str, Any]], config: LadderConfig) -> list[Tabl
         mine = [r for r in rows if r["roots"] == size]
         if mine:
             tables.append(_ladder_table(size, mine))
-    spans = [r for r in rows if r["rung"] == "spans"]
+    spans = [r for r in rows if r["rung"] == SPANS]
     return [*tables, _span_table(spans, config)]
 
 
 def _ladder_table(size: int, rows: Sequence[dict[str, Any]]) -> Table:
-    timed = [r for r in rows if r["rung"] != "spans"]
+    timed = [r for r in rows if r["rung"] != SPANS]
     names = list(dict.fromkeys(r["rung"] for r in sorted(timed, key=lambda r: r["repeat"])))
     base = _of(timed, BASE)
     lines = []

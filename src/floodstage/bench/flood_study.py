@@ -23,12 +23,12 @@ from floodstage.bench.measure import environment, same_settings
 from floodstage.bench.records import whole_lines, write_whole
 from floodstage.bench.tables import Table, markdown
 from floodstage.core.metrics import auroc, recall_at
-from floodstage.decoding.flood import Drawing, Draws, FloodDecoder
+from floodstage.decoding.draws import NOISES, Drawing, Draws
+from floodstage.decoding.flood import FloodDecoder
 from floodstage.engine.flood import load_decoder
 from floodstage.models.fractal import LEVELS
 from floodstage.training.renderer import bucket, energy_of, held_out_misses, tables
 
-NOISES = ("mask", "uniform")
 HEAT = 2.5  # at which wrong draws of the model itself are collected
 
 
@@ -92,15 +92,13 @@ def _choices(
     ids = torch.randperm(len(table), generator=generator)[: config.parents].sort().values
     ids = ids.to(decoder.renderer.device)
     numbers = torch.arange(max(config.k), device=ids.device)
-    draws = decoder.draw(ids, level, numbers, drawing)
-    energies = decoder.energies(ids, level, draws)
+    draws = decoder.drawer.draw(ids, level, numbers, drawing)
+    energies = decoder.drawer.energies(ids, level, draws)
     right = _right(draws, [table[i] for i in ids.tolist()])
     kinds = _kinds(draws)
     rows = []
     for k in config.k:
-        timed = FloodDecoder(
-            decoder.renderer, decoder.hierarchy, replace(drawing, k=k), places=decoder.places
-        )
+        timed = FloodDecoder(decoder.renderer, decoder.hierarchy, replace(drawing, k=k))
         start = perf_counter()
         timed.expand(ids, level)
         seconds = perf_counter() - start
@@ -192,7 +190,7 @@ def _own_draws(
     drawing = Drawing(temperature=HEAT, greedy_first=False, seed=config.seed + 5)
     ids = torch.arange(decoder.renderer.config.parents[level], device=decoder.renderer.device)
     numbers = torch.arange(32, device=ids.device)
-    draws = decoder.draw(ids, level, numbers, drawing)
+    draws = decoder.drawer.draw(ids, level, numbers, drawing)
     rows = torch.cat(
         [
             ids.repeat_interleave(len(numbers))[:, None],

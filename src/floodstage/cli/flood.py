@@ -82,7 +82,7 @@ def generate(
     number of passes for every group of roots.
     """
     from floodstage.cli.show import stream_flood
-    from floodstage.decoding.flood import Drawing
+    from floodstage.decoding.draws import Drawing
     from floodstage.engine.flood import load_flood
 
     flood = load_flood(

@@ -184,6 +184,7 @@ def renderer(
         str, typer.Option(help="The manager whose roots it renders (name or folder).")
     ] = "flood-manager",
     corpus: Corpus = "mathematics",
+    start: Start = None,
     steps: Steps = 2000,
     tokens_per_step: PerStep = 4096,
     texts: Annotated[int, typer.Option(min=1, help="Texts in which roots are counted.")] = 20_000,
@@ -192,6 +193,9 @@ def renderer(
     inner: Annotated[int, typer.Option(min=8, help="Width inside the MLP.")] = 704,
     heads: Annotated[int, typer.Option(min=1)] = 4,
     energy_weight: Annotated[float, typer.Option(min=0.0, help="Of the energy's loss.")] = 0.5,
+    judged: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of parents the energy learns from.")
+    ] = 0.25,
     matrix_lr: MatrixLr = 0.02,
     other_lr: OtherLr = 3e-3,
     decay: Decay = 0.4,
@@ -215,9 +219,15 @@ def renderer(
     run = RendererRun(
         manager=str(find_model(manager)),
         corpus=corpus,
+        start=None if start is None else str(find_model(start)),
         texts=texts,
         shape=RendererShape(
-            layers=layers, hidden=hidden, inner=inner, heads=heads, energy_weight=energy_weight
+            layers=layers,
+            hidden=hidden,
+            inner=inner,
+            heads=heads,
+            energy_weight=energy_weight,
+            judged=judged,
         ),
         fit=FitConfig(
             steps=steps,

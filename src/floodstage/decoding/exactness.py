@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from floodstage.decoding.flood import Expansion, FloodDecoder
+from floodstage.decoding.draws import Expansion
+from floodstage.decoding.flood import FloodDecoder
 
 STAGES = ("root_chunks", "chunk_chars", "root_text")
 

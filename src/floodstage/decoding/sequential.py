@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from floodstage.decoding.flood import Expansion, FloodDecoder, Memory, Rendering, pieces_of
+from floodstage.decoding.draws import Expansion, Memory
+from floodstage.decoding.flood import FloodDecoder, Rendering, pieces_of
 
 
 @dataclass(slots=True)
@@ -62,7 +63,8 @@ def _search(decoder: FloodDecoder, parent: Tensor, level: int) -> Expansion:
     best: _Best | None = None
     attempts = 1 if drawing.threshold is None else 1 + drawing.retries
     for number in range(attempts * drawing.k):
-        draws = decoder.draw(parent, level, torch.tensor([number], device=parent.device))
+        one = torch.tensor([number], device=parent.device)
+        draws = decoder.drawer.draw(parent, level, one, drawing)
         energies = decoder.critic(parent, level, draws)[:, 0]
         if best is None:
             best = _Best(draws.children[:, 0], draws.lengths[:, 0], energies)

@@ -16,7 +16,8 @@ from floodstage.core import metrics
 from floodstage.core.errors import ConfigError, PairingError, unknown
 from floodstage.core.spans import SpanRow, Spans
 from floodstage.core.types import Request, Step, StepRecord
-from floodstage.decoding.flood import Drawing, FloodDecoder, Memory
+from floodstage.decoding.draws import Drawing, Memory
+from floodstage.decoding.flood import FloodDecoder
 from floodstage.decoding.loop import decode
 from floodstage.engine.build import EngineConfig, build, find_model
 from floodstage.engine.device import dtype_of, prepare

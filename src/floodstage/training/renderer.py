@@ -21,7 +21,7 @@ from torch import Tensor
 
 from floodstage.core.metrics import auroc
 from floodstage.models.files import write_weights
-from floodstage.models.fractal import LEVELS, Families, Renderer
+from floodstage.models.fractal import LEVELS, Families, Renderer, RendererConfig
 from floodstage.ops.counter import uniform
 from floodstage.text.hierarchy import Hierarchy
 from floodstage.training.fit import FitConfig, Probe
@@ -41,6 +41,20 @@ class RendererShape:
     mask: float = 0.7  # share of noised rows with masks; the rest has random children
     full: float = 0.5  # share of noised rows that are noise all over
     energy_weight: float = 0.5
+    judged: float = 0.25  # share of parents whose children, right and wrong, are judged
+
+    def config(self, hierarchy: Hierarchy) -> RendererConfig:
+        return RendererConfig(
+            roots=hierarchy.roots,
+            chunks=hierarchy.chunks,
+            chars=hierarchy.chars,
+            chunks_per_root=hierarchy.shape.chunks_per_root,
+            chars_per_chunk=hierarchy.shape.chars_per_chunk,
+            hidden=self.hidden,
+            layers=self.layers,
+            heads=self.heads,
+            inner=self.inner,
+        )
 
 
 @dataclass(frozen=True)
@@ -244,7 +258,8 @@ class RendererTask:
             parents, torch.zeros_like(children), torch.zeros_like(lengths), levels, levels * 0 + 1.0
         )
         noised, learn = self._noised(level, parents, children, lengths, generator)
-        some = slice(0, count // 4)  # of these the right children and three wrong ones are judged
+        # Of these the right children and three wrong ones are judged.
+        some = slice(0, max(1, round(count * self.shape.judged)))
         right = children[some], lengths[some]
         candidates = [
             right,

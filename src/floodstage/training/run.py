@@ -24,15 +24,15 @@ from floodstage.core.metrics import tau
 from floodstage.core.protocols import Drafter
 from floodstage.core.types import Request, Sampling, StepRecord
 from floodstage.decoding.exactness import exactness
-from floodstage.decoding.flood import FloodDecoder
+from floodstage.decoding.flood import FloodDecoder, check_pair
 from floodstage.decoding.loop import decode
 from floodstage.decoding.verifiers import MatchVerifier
 from floodstage.drafting.block_diffusion import BlockDiffusionDrafter
 from floodstage.drafting.ngram import NgramDrafter
 from floodstage.drafting.none import NoDrafter
 from floodstage.models.block_diffusion import BlockDiffusion
-from floodstage.models.fractal import Renderer, RendererConfig, fresh_renderer
-from floodstage.models.load import load_block_diffusion, load_transformer
+from floodstage.models.fractal import Renderer, fresh_renderer
+from floodstage.models.load import load_block_diffusion, load_renderer, load_transformer
 from floodstage.models.transformer import Transformer
 from floodstage.scheduling.fixed import FixedScheduler
 from floodstage.text.hierarchy import Hierarchy, HierarchyShape, fit_hierarchy
@@ -127,6 +127,7 @@ class RendererRun:
 
     manager: str
     corpus: str
+    start: str | None = None  # folder of a renderer to go on from, with its shape
     texts: int = 20_000
     shape: RendererShape = field(default_factory=RendererShape)
     fit: FitConfig = field(default_factory=FitConfig)
@@ -146,21 +147,11 @@ def train_renderer(run: RendererRun, out: Path, device: torch.device, say: Say =
             for p in corpus(run.corpus, "train", run.texts, seed=run.fit.seed)
         ]
     )
-    levels, shape = hierarchy.shape, run.shape
-    model = fresh_renderer(
-        RendererConfig(
-            roots=hierarchy.roots,
-            chunks=hierarchy.chunks,
-            chars=hierarchy.chars,
-            chunks_per_root=levels.chunks_per_root,
-            chars_per_chunk=levels.chars_per_chunk,
-            hidden=shape.hidden,
-            layers=shape.layers,
-            heads=shape.heads,
-            inner=shape.inner,
-        ),
-        run.fit.seed,
-    ).to(device)
+    if run.start is None:
+        model = fresh_renderer(run.shape.config(hierarchy), run.fit.seed).to(device)
+    else:
+        model = load_renderer(Path(run.start), dtype=torch.float32, device=device).train()
+        check_pair(model, hierarchy)
 
     def probe(model: Renderer) -> Mapping[str, float]:
         model.eval().fuse()
@@ -169,7 +160,7 @@ def train_renderer(run: RendererRun, out: Path, device: torch.device, say: Say =
         model.train()
         return {**found.over_types(), **wrong}
 
-    task = RendererTask(model, hierarchy, tables(hierarchy, seen), shape, run.fit, probe)
+    task = RendererTask(model, hierarchy, tables(hierarchy, seen), run.shape, run.fit, probe)
     fit(task, run.fit, out, report=say)
     write_card(out / "model", f"Flood renderer for roots of {run.corpus!r}", asdict(run))
     return out / "model"
