@@ -228,6 +228,11 @@ MEASUREMENTS: list[Measurement] = [
     Replay("replay-code", (CODED,), ("trace-code",)),
     Replay("replay-mixed", (TRACED, HARD), ("trace-math", "trace-hard")),
     Ladder("flood-ladder", LadderConfig(threads=THREADS)),
+    Bench(
+        "flood-plan",
+        BenchConfig(target="flood-manager", threads=THREADS, arms=("none", "ngram:4", "auto")),
+        page=FLOOD,
+    ),
     Study("flood-study", StudyConfig(threads=THREADS)),
     Study("flood-study-early", StudyConfig(renderer="runs/flood-early/model", threads=THREADS)),
 ]

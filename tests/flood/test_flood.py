@@ -230,12 +230,15 @@ def test_a_ladder_goes_on_where_it_was_killed(
     )
     found = ladder(config, tmp_path)
     assert [t.title for t in found] == [
+        "The hierarchy on held-out text",
         "Exactness against the hierarchy's own table",
+        "The flood's text beside the sequential reference's",
         "10 roots",
         "30 roots",
         "Where the time goes",
     ]
     path = tmp_path / "records.jsonl"
+    assert {row[2] for row in found[2].rows} == {"yes"}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(rows) == 2 * 2 * (9 + 1 + 1)
     for row in rows:

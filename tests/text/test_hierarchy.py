@@ -66,6 +66,21 @@ def test_roots_span_words_unless_told_otherwise() -> None:
     assert across(inside) == 0
 
 
+def test_the_report_adds_up() -> None:
+    hierarchy = tiny_hierarchy()
+    roots = hierarchy.encode("\n".join(texts()[:20]))
+    found = dict(hierarchy.report(roots))
+    assert found["characters in the text"] == len("\n".join(texts()[:20]))
+    assert found["roots in the text"] == len(roots)
+    assert found["chunks in the text"] == sum(len(hierarchy.root_chunks[r]) for r in roots)
+    assert found["characters per root"] == pytest.approx(
+        found["characters per chunk"] * found["chunks per root"]
+    )
+    assert found["chunk slots used, %"] == pytest.approx(100 * found["chunks per root"] / 3)
+    assert found["characters written as bytes, %"] == 0
+    assert dict(hierarchy.report(hierarchy.encode("😀")))["characters written as bytes, %"] == 100
+
+
 def test_it_is_kept_without_pickle_and_read_by_others(tmp_path: Path) -> None:
     hierarchy = tiny_hierarchy()
     hierarchy.save(tmp_path)

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.progress import track
 
 from floodstage.bench.flood_plots import draw_ladder
+from floodstage.bench.flood_tables import BASE, CHARS, SPANS, summarise
 from floodstage.bench.measure import environment, same_settings
 from floodstage.bench.records import whole_lines, write_whole
-from floodstage.bench.tables import Table, markdown
-from floodstage.core.metrics import Cost, Interval, speedup
+from floodstage.bench.tables import Table, write_tables
 from floodstage.core.types import Request
 from floodstage.decoding.draws import Drawing, Memory
 from floodstage.decoding.exactness import STAGES, exactness
@@ -35,10 +35,6 @@ from floodstage.engine.flood import Flood, FloodConfig, build_flood
 from floodstage.engine.options import Options
 from floodstage.text.hierarchy import SPECIAL
 from floodstage.training.documents import corpus
-
-BASE = "sequential"
-CHARS = "character by character"
-SPANS = "spans"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +105,14 @@ def ladder(config: LadderConfig, out: Path) -> list[Table]:
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 rows.append(row)
-    tables = [_exactness(bench, config), *summarise(rows, config)]
-    write_whole(out / "summary.md", "\n".join(f"**{t.title}**\n\n{markdown(t)}" for t in tables))
-    write_whole(out / "summary.json", json.dumps([asdict(t) for t in tables], indent=1) + "\n")
+    held_out = _held_out(bench, config)
+    tables = [
+        _hierarchy(bench, held_out),
+        _exactness(bench, config, held_out),
+        _same_bytes(bench, config, out / "same_bytes.json"),
+        *summarise(rows, config.roots, config.k),
+    ]
+    write_tables(out, tables)
     for name, picture in draw_ladder(rows):
         write_whole(out / name, picture)
     return tables
@@ -267,11 +268,20 @@ def _chars(
     }
 
 
-def _exactness(bench: Bench, config: LadderConfig) -> Table:
-    """All types of both levels, by K=1 and by best of k."""
-    hierarchy = bench.flood.hierarchy
+def _held_out(bench: Bench, config: LadderConfig) -> list[int]:
+    """Roots of held-out text."""
     texts = islice(corpus(config.corpus, "heldout", 400, seed=config.seed), 400)
-    held_out = [r for p in texts for r in hierarchy.encode(p.prompt + p.response)]
+    return [r for p in texts for r in bench.flood.hierarchy.encode(p.prompt + p.response)]
+
+
+def _hierarchy(bench: Bench, held_out: Sequence[int]) -> Table:
+    found = bench.flood.hierarchy.report(held_out)
+    rows = tuple((name, f"{value:,.4g}" if value % 1 else f"{value:,.0f}") for name, value in found)
+    return Table("The hierarchy on held-out text", ("figure", "value"), rows)
+
+
+def _exactness(bench: Bench, config: LadderConfig, held_out: Sequence[int]) -> Table:
+    """All types of both levels, by K=1 and by best of k."""
     rows = []
     for k in (1, config.k):
         found = exactness(bench.flood.decoder(Drawing(k=k, seed=config.seed)), held_out)
@@ -290,92 +300,59 @@ def _exactness(bench: Bench, config: LadderConfig) -> Table:
     return Table("Exactness against the hierarchy's own table", head, tuple(rows))
 
 
-def summarise(rows: Sequence[dict[str, Any]], config: LadderConfig) -> list[Table]:
-    """The ladder, the whole way, and where the time goes: functions of the records."""
-    tables = []
-    for size in config.roots:
-        mine = [r for r in rows if r["roots"] == size]
-        if mine:
-            tables.append(_ladder_table(size, mine))
-    spans = [r for r in rows if r["rung"] == SPANS]
-    return [*tables, _span_table(spans, config)]
-
-
-def _ladder_table(size: int, rows: Sequence[dict[str, Any]]) -> Table:
-    timed = [r for r in rows if r["rung"] != SPANS]
-    names = list(dict.fromkeys(r["rung"] for r in sorted(timed, key=lambda r: r["repeat"])))
-    base = _of(timed, BASE)
-    lines = []
-    for name in names:
-        mine = _of(timed, name)
-        seconds = sum(r["render_s"] for r in mine)
-        exact = [r["exact"] for r in mine if r["exact"] is not None]
-        whole = all(r["plan_s"] is not None for r in mine)
-        planned = whole and exact
-        lines.append(
-            (
-                name,
-                f"{1e3 * seconds / len(mine):,.1f}",
-                f"{sum(r['rendered'] for r in mine) / seconds:,.0f}" if exact else "",
-                f"{sum(r['right_chars'] for r in mine) / seconds:,.0f}",
-                f"{sum(exact)}/{len(exact)}" if exact else "its own",
-                str(_ratio(mine, base, whole=False)) if exact else "",
-                f"{1e3 * sum(r['plan_s'] for r in mine) / len(mine):,.0f}" if planned else "",
-                str(_ratio(mine, base, whole=True)) if whole else "",
-                f"{sum(r['same_plan'] for r in mine)}/{len(mine)}" if planned else "",
-            )
+def _same_bytes(bench: Bench, config: LadderConfig, rows_path: Path) -> Table:
+    """Every mode by the flood and by the sequential reference, on one plan."""
+    if not rows_path.is_file():
+        write_whole(rows_path, json.dumps(list(_compare(bench, config)), indent=1))
+    rows = json.loads(rows_path.read_text())
+    head = ("mode", "K", "same bytes", "draws", "sequential s", "flood s")
+    cells = tuple(
+        (
+            r["mode"],
+            str(r["k"]),
+            "yes" if r["same"] else "NO",
+            f"{r['draws']:,}",
+            f"{r['sequential_s']:.2f}",
+            f"{r['flood_s']:.3f}",
         )
-    head = (
-        *("rung", "render ms", "roots/s", "correct chars/s", "text exact", "render speedup [95 %]"),
-        *("plan ms", "whole speedup [95 %]", "same plan"),
+        for r in rows
     )
-    chars = sum(r["chars"] for r in base) / len(base) if base else 0
     note = (
-        f"{size} roots are {chars:,.0f} characters on average. Speedups are over {BASE!r}, by "
-        "correct characters per second, paired by plan; 'whole' is plan and rendering together, "
-        "in one run. Rungs without a plan of their own were given the roots."
+        f"{SAMPLED} roots. Draws count a parent again wherever it comes up; the flood draws it "
+        "once. Sampled modes have no greedy first draw."
     )
-    return Table(f"{size} roots", head, tuple(lines), note)
+    return Table("The flood's text beside the sequential reference's", head, cells, note)
 
 
-def _of(rows: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    return sorted((r for r in rows if r["rung"] == name), key=lambda r: int(r["repeat"]))
+SAMPLED = 24
+MODES = {
+    "likeliest": Drawing(),
+    "sampled": Drawing(greedy_first=False),
+    "uniform noise": Drawing(noise="uniform", greedy_first=False),
+    "4 steps": Drawing(steps=4, greedy_first=False),
+    "hot, threshold and retry": Drawing(
+        greedy_first=False, temperature=2.0, threshold=0.0, retries=5
+    ),
+}
 
 
-def _ratio(
-    mine: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]], *, whole: bool
-) -> Interval:
-    def cost(r: dict[str, Any]) -> Cost:
-        return Cost(r["right_chars"], r["render_s"] + (r["plan_s"] if whole else 0.0))
-
-    return speedup([cost(r) for r in mine], [cost(r) for r in base])
-
-
-def _span_table(rows: Sequence[dict[str, Any]], config: LadderConfig) -> Table:
-    """Self times by span, summed over repeats."""
-    totals: dict[tuple[str, ...], dict[int, float]] = {}
-    for row in rows:
-        for path, _, self_s, _ in row["spans"]:
-            at = totals.setdefault(tuple(path), {})
-            at[row["roots"]] = at.get(row["roots"], 0.0) + self_s
-    walls = {n: sum(t.get(n, 0.0) for t in totals.values()) for n in config.roots}
-    lines = []
-    for path, by_size in totals.items():
-        name = "unaccounted" if len(path) == 1 else " / ".join(path[1:])
-        cells = []
-        for n in config.roots:
-            repeats = sum(r["roots"] == n for r in rows) or 1
-            seconds = by_size.get(n, 0.0)
-            cells.append(f"{1e3 * seconds / repeats:,.2f}")
-            cells.append(f"{100 * seconds / walls[n]:.1f} %" if walls[n] else "")
-        lines.append((name, *cells))
-    sums = []
-    for n in config.roots:
-        repeats = sum(r["roots"] == n for r in rows) or 1
-        sums += [f"{1e3 * walls[n] / repeats:,.2f}", "100 %"]
-    head = ("span", *(h for n in config.roots for h in (f"{n} roots, ms", "share")))
-    note = (
-        f"Self times of a whole flood, plan drafted, K={config.k}: wall clock, mean of the "
-        "repeats. They sum to the wall; 'unaccounted' is what no span holds."
-    )
-    return Table("Where the time goes", head, (*lines, ("wall", *sums)), note)
+def _compare(bench: Bench, config: LadderConfig) -> Iterator[dict[str, Any]]:
+    plan = _write(bench.plain, _request(bench, config, SAMPLED, 0))
+    roots = [t - SPECIAL for t in plan if t >= SPECIAL]
+    clock = bench.plain.clock
+    for mode, drawing in MODES.items():
+        for k in (1, 4, config.k):
+            decoder = bench.flood.decoder(replace(drawing, k=k, seed=config.seed))
+            start = clock()
+            slow = render_sequentially(decoder, roots)
+            middle = clock()
+            fast = decoder.render(roots)
+            end = clock()
+            yield {
+                "mode": mode,
+                "k": k,
+                "same": slow.text == fast.text and slow.pieces == fast.pieces,
+                "draws": int(fast.chunks.draws.sum() + fast.chars.draws.sum()),
+                "sequential_s": middle - start,
+                "flood_s": end - middle,
+            }

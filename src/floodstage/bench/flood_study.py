@@ -21,7 +21,7 @@ from torch import Tensor
 from floodstage.bench.flood_plots import draw_study
 from floodstage.bench.measure import environment, same_settings
 from floodstage.bench.records import whole_lines, write_whole
-from floodstage.bench.tables import Table, markdown
+from floodstage.bench.tables import Table, write_tables
 from floodstage.core.metrics import auroc, recall_at
 from floodstage.decoding.draws import NOISES, Drawing, Draws
 from floodstage.decoding.flood import FloodDecoder
@@ -68,8 +68,7 @@ def run_study(config: StudyConfig, out: Path) -> list[Table]:
             file.flush()
             rows += found
     shown = [_energy_table(decoder, config), _choice_table(rows, config)]
-    write_whole(out / "summary.md", "\n".join(f"**{t.title}**\n\n{markdown(t)}" for t in shown))
-    write_whole(out / "summary.json", json.dumps([asdict(t) for t in shown], indent=1) + "\n")
+    write_tables(out, shown)
     for name, picture in draw_study(rows):
         write_whole(out / name, picture)
     return shown

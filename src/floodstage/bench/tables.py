@@ -5,12 +5,15 @@ Knows what is worth showing to a person; the CSV and JSON files hold everything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from floodstage.bench.analysis import Analysis, ArmFigures, Regret
 from floodstage.bench.curves import SELECTED, Block
+from floodstage.bench.records import write_whole
 from floodstage.bench.summary import markdown_table
 from floodstage.core.metrics import Interval
 
@@ -55,6 +58,13 @@ def markdown(table: Table) -> str:
     """The table and its note as Markdown; no cell ends its column or its line."""
     rows = [[" ".join(x.replace("|", r"\|").split()) for x in row] for row in table.rows]
     return markdown_table(table.head, rows) + (f"\n{table.note}\n" if table.note else "")
+
+
+def write_tables(out: Path, shown: Sequence[Table]) -> None:
+    """`summary.md` and `summary.json` of a run folder."""
+    text = "\n".join(f"**{t.title}**\n\n{markdown(t)}" for t in shown)
+    write_whole(out / "summary.md", text)
+    write_whole(out / "summary.json", json.dumps([asdict(t) for t in shown], indent=1) + "\n")
 
 
 def speed(analysis: Analysis) -> Table:

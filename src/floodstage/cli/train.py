@@ -33,6 +33,14 @@ Decay = Annotated[
     float, typer.Option(min=0.01, max=1.0, help="Share of the steps in which the rates fall to 0.")
 ]
 Every = Annotated[int, typer.Option(min=1, help="Steps between held-out evaluations.")]
+Texts = Annotated[int, typer.Option(min=1, help="Texts to read (problems, files).")]
+Layers = Annotated[int, typer.Option(min=1)]
+Hidden = Annotated[int, typer.Option(min=8)]
+Inner = Annotated[int, typer.Option(min=8, help="Width inside the MLP.")]
+Heads = Annotated[int, typer.Option(min=1)]
+KvHeads = Annotated[int, typer.Option(min=1)]
+HeadDim = Annotated[int, typer.Option(min=2)]
+Positions = Annotated[int, typer.Option(min=16, help="Positions of the model.")]
 Chunks = Annotated[int, typer.Option(min=257, help="Chunk types, characters and bytes included.")]
 RootTypes = Annotated[int, typer.Option(min=257, help="Root types, chunks included.")]
 CharsPerChunk = Annotated[int, typer.Option(min=1, help="Most characters of a chunk.")]
@@ -52,16 +60,16 @@ def target(
     start: Start = None,
     steps: Steps = 2000,
     tokens_per_step: PerStep = 4096,
-    texts: Annotated[int, typer.Option(min=1, help="Texts to read (problems, files).")] = 120_000,
+    texts: Texts = 120_000,
     longest: Annotated[int, typer.Option(min=16, help="Tokens of a piece.")] = 512,
     vocab_size: Annotated[int, typer.Option(min=258)] = 1024,
-    layers: Annotated[int, typer.Option(min=1)] = 8,
-    hidden: Annotated[int, typer.Option(min=8)] = 256,
-    inner: Annotated[int, typer.Option(min=8, help="Width inside the MLP.")] = 640,
-    heads: Annotated[int, typer.Option(min=1)] = 4,
-    kv_heads: Annotated[int, typer.Option(min=1)] = 2,
-    head_dim: Annotated[int, typer.Option(min=2)] = 64,
-    context: Annotated[int, typer.Option(min=16, help="Positions of the model.")] = 1024,
+    layers: Layers = 8,
+    hidden: Hidden = 256,
+    inner: Inner = 640,
+    heads: Heads = 4,
+    kv_heads: Heads = 2,
+    head_dim: HeadDim = 64,
+    context: Positions = 1024,
     matrix_lr: MatrixLr = 0.02,
     other_lr: OtherLr = 3e-3,
     decay: Decay = 0.4,
@@ -112,20 +120,20 @@ def manager(
     start: Start = None,
     steps: Steps = 1500,
     tokens_per_step: PerStep = 8192,
-    texts: Annotated[int, typer.Option(min=1, help="Texts to read (problems, files).")] = 120_000,
+    texts: Texts = 120_000,
     longest: Annotated[int, typer.Option(min=16, help="Roots of a row of texts.")] = 1280,
     chunks: Chunks = 1024,
     roots: RootTypes = 2048,
     chars_per_chunk: CharsPerChunk = 16,
     chunks_per_root: ChunksPerRoot = 4,
     phrases: Phrases = True,
-    layers: Annotated[int, typer.Option(min=1)] = 4,
-    hidden: Annotated[int, typer.Option(min=8)] = 256,
-    inner: Annotated[int, typer.Option(min=8, help="Width inside the MLP.")] = 640,
-    heads: Annotated[int, typer.Option(min=1)] = 4,
-    kv_heads: Annotated[int, typer.Option(min=1)] = 2,
-    head_dim: Annotated[int, typer.Option(min=2)] = 64,
-    context: Annotated[int, typer.Option(min=16, help="Positions of the model.")] = 2048,
+    layers: Layers = 4,
+    hidden: Hidden = 256,
+    inner: Inner = 640,
+    heads: Heads = 4,
+    kv_heads: Heads = 2,
+    head_dim: HeadDim = 64,
+    context: Positions = 2048,
     matrix_lr: MatrixLr = 0.02,
     other_lr: OtherLr = 3e-3,
     decay: Decay = 0.4,
@@ -188,10 +196,10 @@ def renderer(
     steps: Steps = 2000,
     tokens_per_step: PerStep = 4096,
     texts: Annotated[int, typer.Option(min=1, help="Texts in which roots are counted.")] = 20_000,
-    layers: Annotated[int, typer.Option(min=1)] = 6,
-    hidden: Annotated[int, typer.Option(min=8)] = 256,
-    inner: Annotated[int, typer.Option(min=8, help="Width inside the MLP.")] = 704,
-    heads: Annotated[int, typer.Option(min=1)] = 4,
+    layers: Layers = 6,
+    hidden: Hidden = 256,
+    inner: Inner = 704,
+    heads: Heads = 4,
     energy_weight: Annotated[float, typer.Option(min=0.0, help="Of the energy's loss.")] = 0.5,
     judged: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of parents the energy learns from.")
@@ -261,7 +269,7 @@ def drafter(
     go_on: Annotated[
         bool, typer.Option("--go-on", help="The target goes on after a text's end (managers).")
     ] = False,
-    layers: Annotated[int, typer.Option(min=1)] = 2,
+    layers: Layers = 2,
     block_size: Annotated[int, typer.Option(min=2, help="Slots, the anchor counted.")] = 16,
     anchors: Annotated[int, typer.Option(min=1, help="Blocks per text and step.")] = 16,
     mask_id: Annotated[

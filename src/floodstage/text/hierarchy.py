@@ -174,6 +174,33 @@ class Hierarchy:
         """Character ids of root ids by the table: the answer that a renderer must give."""
         return [c for r in roots for chunk in self.root_chunks[r] for c in self.chunk_chars[chunk]]
 
+    def report(self, roots: Sequence[int]) -> list[tuple[str, float]]:
+        """Figures of the hierarchy on a text given in `roots`: how real its levels are."""
+        chunks = [c for r in roots for c in self.root_chunks[r]]
+        chars = [c for chunk in chunks for c in self.chunk_chars[chunk]]
+        n, m, size = max(1, len(roots)), max(1, len(chunks)), len(chars)
+        seen = set(roots)
+        return [
+            ("character types, bytes included", self.chars),
+            ("chunk types, characters included", self.chunks),
+            ("root types, chunks included", self.roots),
+            ("roots in the text", len(roots)),
+            ("chunks in the text", len(chunks)),
+            ("characters in the text", size),
+            ("root types in the text", len(seen)),
+            ("characters per chunk", size / m),
+            ("chunks per root", m / n),
+            ("characters per root", size / n),
+            ("chunk slots used, %", 100 * m / n / self.shape.chunks_per_root),
+            ("character slots used, %", 100 * size / m / self.shape.chars_per_chunk),
+            ("roots of one chunk (identity), % of the text", 100 * self._single(roots) / n),
+            ("roots of one chunk (identity), % of types", 100 * self.chunks / self.roots),
+            ("characters written as bytes, %", 100 * sum(c < BYTES for c in chars) / max(1, size)),
+        ]
+
+    def _single(self, roots: Iterable[int]) -> int:
+        return sum(r < self.chunks for r in roots)
+
 
 def fit_hierarchy(
     texts: Iterable[str], shape: HierarchyShape, *, template: str | None = None

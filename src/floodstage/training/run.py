@@ -212,6 +212,10 @@ def _tokenizer(run: TargetRun, out: Path, say: Say) -> Tokenizer:
     if run.hierarchy is not None:
         hierarchy = fit_hierarchy(whole, run.hierarchy, template=template)
         hierarchy.save(folder)
+        some = (p.prompt + p.response for p in texts[:500])
+        seen = [r for text in some for r in hierarchy.encode(text)]
+        for name, value in hierarchy.report(seen):
+            say(f"  {name}: {value:,.4g}")
         return hierarchy.tokenizer
     tokenizer = train_bpe(whole, run.shape.vocab_size, template=template)
     tokenizer.save(folder)
