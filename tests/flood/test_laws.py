@@ -82,10 +82,10 @@ def test_draws_differ_and_choices_matter() -> None:
 def test_a_memory_carries_over_from_group_to_group() -> None:
     plan = roots(60, 2)
     whole = decoder(Drawing(k=3)).render(plan)
-    by_group, memory = decoder(Drawing(k=3)), Memory.of(tiny_renderer())
+    by_group, memory = decoder(), Memory.of(tiny_renderer())
     pieces: list[list[int]] = []
     for at in range(0, 60, 7):
-        pieces += by_group.render(plan[at : at + 7], memory).pieces
+        pieces += by_group.render(plan[at : at + 7], 3, memory=memory).pieces
     assert pieces == whole.pieces
 
 

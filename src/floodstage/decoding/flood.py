@@ -70,9 +70,11 @@ class FloodDecoder:
         self.once, self.timed = once, timed
 
     @torch.inference_mode()
-    def render(self, roots: Sequence[int], memory: Memory | None = None) -> Rendering:
-        """Text of `roots`. With a `memory`, what it holds is not drawn again, and it learns the
-        rest. Raises ConfigError for an id that is no root."""
+    def render(
+        self, roots: Sequence[int], k: int | None = None, *, memory: Memory | None = None
+    ) -> Rendering:
+        """Text of `roots`; `k` overrides the drawing's own. With a `memory`, what it holds is not
+        drawn again, and it learns the rest. Raises ConfigError for an id that is no root."""
         known = self.hierarchy.roots
         if wrong := [r for r in roots if not 0 <= r < known]:
             raise ConfigError(f"{wrong[0]!r} is no root: there are {known}, from 0 on.")
@@ -80,9 +82,9 @@ class FloodDecoder:
             memory = Memory.of(self.renderer)
         with self.timed("chunks"):
             planned = torch.tensor(list(roots), dtype=torch.int64).to(self.renderer.device)
-            chunks = self.expand(planned, 0, memory=memory)
+            chunks = self.expand(planned, 0, k, memory=memory)
         with self.timed("chars"):
-            chars = self.expand(chunks.flat, 1, memory=memory)
+            chars = self.expand(chunks.flat, 1, k, memory=memory)
         with self.timed("detokenise"):
             return Rendering(
                 tuple(roots), chunks, chars, self.hierarchy, pieces_of(chunks.lengths, chars)

@@ -200,7 +200,7 @@ class Flood:
     ) -> tuple[str, int]:
         """The text of some of the manager's tokens, and how many draws it took."""
         with spans("render"):
-            rendering = decoder.render([t - SPECIAL for t in tokens if t >= SPECIAL], memory)
+            rendering = decoder.render([t - SPECIAL for t in tokens if t >= SPECIAL], memory=memory)
             with spans("detokenise"):
                 energies += rendering.energies[0].tolist()
                 pieces = iter(rendering.pieces)
