@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -66,6 +67,91 @@ def test_neither_sharing_nor_micro_batches_change_the_text(
 ) -> None:
     plan = roots(16, 1)
     same(decoder(DRAWINGS[name]).render(plan), decoder(DRAWINGS[name], **settings).render(plan))
+
+
+def law_masks(steps: int = 4) -> None:
+    """Of a row's masks so many are filled at every pass as the schedule says; what was filled
+    stays; the last pass leaves none."""
+    passes: list[Families] = []
+    drawing = Drawing(steps=steps, greedy_first=False)
+    drawer = decoder(drawing).drawer
+    predict = drawer._predict
+
+    def seen(rows: Families, *rest: Any) -> tuple[Tensor, Tensor]:
+        passes.append(rows)
+        return predict(rows, *rest)
+
+    drawer._predict = seen  # type: ignore[method-assign]
+    ids = torch.arange(300, 420)
+    draws = drawer.draw(ids, 1, torch.tensor([0]), drawing)
+    made = dict(zip(ids.tolist(), draws.children[:, 0].tolist(), strict=True))
+    mask = tiny_renderer().mask_id
+    kept = 0
+    for done, rows in enumerate(passes):
+        for parent, children, n in zip(
+            rows.parents.tolist(), rows.children.tolist(), rows.lengths.tolist(), strict=True
+        ):
+            visible = [(i, c) for i, c in enumerate(children[:n]) if c != mask]
+            assert all(made[parent][i] == c for i, c in visible)
+            kept += len(visible)
+            if done:
+                wanted = math.floor(n * math.cos(done / steps * math.pi / 2) + 1e-6)
+                assert n - len(visible) == min(wanted, n - done)
+            else:
+                assert not visible
+    assert kept > 100
+    assert not (draws.children == mask).any()
+
+
+def test_masks_are_filled_by_the_schedule_and_stay_filled() -> None:
+    law_masks()
+
+
+def law_frequencies(temperature: float = 1.4) -> None:
+    """One pass draws lengths and children as the softmax says."""
+    drawing = Drawing(temperature=temperature, greedy_first=False)
+    drawer, net = decoder(drawing).drawer, tiny_renderer()
+    count, parent = 20_000, torch.tensor([345])
+    draws = drawer.draw(parent, 1, torch.arange(count), drawing)
+    lengths = (drawer._length_logits(parent, 1)[0] / temperature).softmax(-1)
+    found = torch.bincount(draws.lengths[0] - 1, minlength=len(lengths)) / count
+    assert float((found - lengths).abs().max()) < 4 * (0.25 / count) ** 0.5
+    size = int(lengths.argmax()) + 1
+    rows = Families(
+        parent, torch.full((1, size), net.mask_id), torch.tensor([size]), torch.tensor([1]),
+        torch.ones(1),
+    )  # fmt: skip
+    first = (net.child_logits(net(rows)[0, 1], 1) / temperature).softmax(-1)
+    drawn = draws.children[0, draws.lengths[0] == size, 0]
+    assert len(drawn) > 1000
+    found = torch.bincount(drawn, minlength=len(first)) / len(drawn)
+    assert float((found - first).abs().max()) < 4 * (0.25 / len(drawn)) ** 0.5
+    assert float((found - first).abs().sum()) < 1.0  # 330 kinds; 2 would be another law
+
+
+def test_draws_follow_the_softmax() -> None:
+    law_frequencies()
+
+
+def test_an_empty_plan_is_an_empty_text() -> None:
+    for writer in (decoder(), decoder(once=False)):
+        assert writer.render([]).text == ""
+        assert render_sequentially(writer, []).text == ""
+
+
+def test_stage_times_come_with_the_text() -> None:
+    found = decoder(Drawing(k=2)).render(roots(20))
+    names = {row.path[1:] for row in found.spans}
+    assert {("chunks",), ("chars", "lengths"), ("chars", "judge"), ("detokenise",)} <= names
+
+
+def test_draws_that_were_made_are_counted() -> None:
+    plan = roots(40)
+    once, again = decoder(Drawing(k=3)), decoder(Drawing(k=3), once=False)
+    chunks = once.render(plan).chunks.flat
+    assert once.drawn == 3 * (len(set(plan)) + len(set(chunks.tolist())))
+    again.render(plan)
+    assert again.drawn == 3 * (len(plan) + len(chunks))
 
 
 def test_draws_differ_and_choices_matter() -> None:
@@ -215,6 +301,37 @@ def levelless(self: Memory, parents: Tensor, level: int) -> Tensor:
 
 true_batches = Drawer._batches
 
+
+def overwrite(
+    children: Tensor, chosen: Tensor, sure: Tensor, open_: Tensor, lengths: Tensor, left: float
+) -> Tensor:
+    """The last pass draws every slot anew."""
+    done = true_unmask(children, chosen, sure, open_, lengths, left)
+    there = torch.arange(chosen.shape[1]) < lengths[:, None]
+    return torch.where(there, chosen, 0) if left == 0 else done
+
+
+def all_at_once(
+    children: Tensor, chosen: Tensor, sure: Tensor, open_: Tensor, *rest: Any
+) -> Tensor:
+    """No schedule: the first pass fills everything."""
+    return torch.where(open_, chosen, children)
+
+
+def without_temperature(
+    logits: Tensor, chance: Tensor, greedy: Tensor, drawing: Drawing
+) -> tuple[Tensor, Tensor]:
+    return true_pick(logits, chance, greedy, replace(drawing, temperature=1.0))
+
+
+def likeliest_only(
+    logits: Tensor, chance: Tensor, greedy: Tensor, drawing: Drawing
+) -> tuple[Tensor, Tensor]:
+    return true_pick(logits, chance, torch.ones_like(greedy), drawing)
+
+
+true_unmask, true_pick = drawer_module._unmask, drawer_module._pick
+
 MUTANTS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
     "numbers by row": (drawer_module, "uniform", by_row, lambda: law_sequential(Drawing(k=3))),
     "numbers without the draw": (
@@ -235,6 +352,10 @@ MUTANTS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
         blind_unique,
         lambda: law_sequential(DRAWINGS["best of 4, uniform noise"]),
     ),
+    "the last pass overwrites": (drawer_module, "_unmask", overwrite, law_masks),
+    "no schedule": (drawer_module, "_unmask", all_at_once, law_masks),
+    "no temperature": (drawer_module, "_pick", without_temperature, law_frequencies),
+    "never drawn": (drawer_module, "_pick", likeliest_only, law_frequencies),
     "one memory for both levels": (
         Memory,
         "missing",

@@ -14,13 +14,12 @@ from tests.flood.tiny import SHAPE, texts, tiny_hierarchy
 from floodstage.core.errors import CheckpointError, ConfigError
 from floodstage.text.hierarchy import (
     BYTES,
-    FILE,
     SPECIAL,
     Hierarchy,
     HierarchyShape,
     fit_hierarchy,
 )
-from floodstage.text.tokenizer import Tokenizer
+from floodstage.text.tokenizer import HIERARCHY, Tokenizer
 
 
 @settings(deadline=None)
@@ -105,7 +104,7 @@ def test_broken_and_missing_files_are_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not the folder of a manager"):
         Hierarchy.load(tmp_path)
     tiny_hierarchy().save(tmp_path)
-    path = tmp_path / FILE
+    path = tmp_path / HIERARCHY
     raw = json.loads(path.read_text())
     path.write_text(json.dumps(raw)[:40])
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -121,3 +120,14 @@ def test_sizes_that_cannot_be_are_refused() -> None:
         HierarchyShape(chunks=500, roots=400)
     with pytest.raises(ConfigError, match="fewer than the"):
         fit_hierarchy(["only a little text"], HierarchyShape())
+
+
+def test_a_large_alphabet_leaves_room_for_merges() -> None:
+    """The rarest are written in bytes, and comes back all the same."""
+    text = "".join(chr(0x4E00 + i % 900) * (1 + i % 3) for i in range(20_000))
+    shape = HierarchyShape(chunks=456, roots=600)
+    hierarchy = fit_hierarchy([text], shape)
+    assert hierarchy.chars == BYTES + 150
+    assert hierarchy.chunks == 456
+    assert hierarchy.roots == 600
+    assert hierarchy.text(hierarchy.spell(hierarchy.encode(text))) == text

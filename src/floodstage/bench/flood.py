@@ -17,12 +17,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import track
+from torch import nn
 
 from floodstage.bench.flood_plots import draw_ladder
-from floodstage.bench.flood_tables import BASE, CHARS, SPANS, summarise
+from floodstage.bench.flood_tables import BASE, CHARS, SPANS, TUNED, summarise
 from floodstage.bench.measure import environment, same_settings
 from floodstage.bench.records import whole_lines, write_whole
 from floodstage.bench.tables import Table, write_tables
+from floodstage.core.errors import ConfigError
 from floodstage.core.types import Request
 from floodstage.decoding.draws import Drawing, Memory
 from floodstage.decoding.exactness import STAGES, exactness
@@ -33,6 +35,7 @@ from floodstage.engine.build import EngineConfig, build
 from floodstage.engine.engine import Engine
 from floodstage.engine.flood import Flood, FloodConfig, build_flood
 from floodstage.engine.options import Options
+from floodstage.models.files import fingerprint
 from floodstage.text.hierarchy import SPECIAL
 from floodstage.training.documents import corpus
 
@@ -44,7 +47,7 @@ class LadderConfig:
 
     roots: tuple[int, ...] = (50, 200, 1000)
     k: int = 16
-    repeats: int = 5
+    repeats: int = 6
     manager: str = "flood-manager"
     renderer: str = "auto"
     chars: str = "flood-chars"
@@ -56,23 +59,17 @@ class LadderConfig:
     threads: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """What a rung made of a plan."""
-
-    pieces: list[list[int]]
-    draws: int
-
-
-Render = Callable[[Sequence[int]], Rendered]
+Render = Callable[[Sequence[int]], list[list[int]]]
+"""Roots -> the character ids of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """`plans`: "" if it is given the roots, else "plain" or "drafted"."""
+    """A way to turn roots into text. `plans`: "" if it is given the roots, else "plain" or
+    "drafted". The character-level model has no `render`: it writes a text of its own."""
 
     name: str
-    render: Render
+    render: Render | None
     plans: str = ""
 
 
@@ -84,6 +81,20 @@ class Bench:
     plain: Engine
     chars: Engine | None
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the weights, so that a run never mixes two models of one name."""
+        return {name: fingerprint(model) for name, model in self._models().items()}
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        return {n: sum(p.numel() for p in m.parameters()) for n, m in self._models().items()}
+
+    def _models(self) -> dict[str, nn.Module]:
+        engines = {"manager": self.plain, "chars": self.chars}
+        found = {n: e.target for n, e in engines.items() if e and isinstance(e.target, nn.Module)}
+        return {**found, "renderer": self.flood.renderer}
+
     def planner(self, kind: str) -> Engine:
         return self.flood.manager if kind == "drafted" else self.plain
 
@@ -91,17 +102,22 @@ class Bench:
 def ladder(config: LadderConfig, out: Path) -> list[Table]:
     """Measure what `out` lacks, then its tables. Raises RunError if `out` holds another run."""
     out.mkdir(parents=True, exist_ok=True)
-    same_settings(out, {"settings": asdict(config)}, environment(config.device))
     bench = load_bench(config)
+    identity = {"settings": asdict(config), "weights": bench.fingerprints}
+    same_settings(out, identity, environment(config.device) | {"parameters": bench.parameters})
     path = out / "records.jsonl"
     rows = [json.loads(line) for line in whole_lines(path)] if path.is_file() else []
     have = {(r["roots"], r["repeat"], r["rung"]) for r in rows}
     rungs = make_rungs(bench, config)
     todo = [(n, i) for n in config.roots for i in range(config.repeats)]
+    names = {SPANS, *(r.name for r in rungs)}
+    warm: set[tuple[str, int]] = set()
     with path.open("a", encoding="utf-8") as file:
         for size, repeat in track(todo, "measuring", console=Console(stderr=True)):
-            done = {name for n, i, name in have if (n, i) == (size, repeat)}
-            for row in _round(bench, config, rungs, size, repeat, done):
+            missing = names - {name for n, i, name in have if (n, i) == (size, repeat)}
+            if not missing:
+                continue
+            for row in _round(bench, config, rungs, size, repeat, missing, warm):
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 rows.append(row)
@@ -125,7 +141,21 @@ def load_bench(config: LadderConfig) -> Bench:
     chars = None
     if config.chars != "none":
         chars = build(EngineConfig(target=config.chars, drafter="none", **shared))  # type: ignore[arg-type]
+        _check_chars(chars, config)
     return Bench(flood, plain, chars)
+
+
+def _check_chars(engine: Engine, config: LadderConfig) -> None:
+    """Raises ConfigError for a model whose tokens are more than characters, and for one too short
+    for the longest plan (a root has about four characters)."""
+    text = "What is 17 + 24?"
+    if len(engine.tokenizer.encode(text)) != len(text):
+        raise ConfigError(f"{config.chars!r} writes tokens of several characters: give another.")
+    if engine.target.context < 5 * max(config.roots):
+        raise ConfigError(
+            f"{config.chars!r} has a context of {engine.target.context}, too short for the "
+            f"characters of {max(config.roots)} roots: give another, or fewer roots."
+        )
 
 
 def make_rungs(bench: Bench, config: LadderConfig) -> list[Rung]:
@@ -135,27 +165,27 @@ def make_rungs(bench: Bench, config: LadderConfig) -> list[Rung]:
     many = replace(one, k=config.k)
     decoder = flood.decoder(one)
 
-    def by(decoder: FloodDecoder, roots: Sequence[int]) -> Rendered:
-        found = decoder.render(roots)
-        return Rendered(found.pieces, int(found.chunks.draws.sum() + found.chars.draws.sum()))
+    def by(decoder: FloodDecoder, roots: Sequence[int]) -> list[list[int]]:
+        return decoder.render(roots).pieces
 
-    def slowly(remember: bool, roots: Sequence[int]) -> Rendered:
+    def slowly(remember: bool, roots: Sequence[int]) -> list[list[int]]:
         memory = Memory.of(flood.renderer) if remember else None
-        return Rendered(render_sequentially(decoder, roots, memory).pieces, 0)
+        return render_sequentially(decoder, roots, memory).pieces
 
-    def table(roots: Sequence[int]) -> Rendered:
-        return Rendered([flood.hierarchy.spell([r]) for r in roots], 0)
+    def table(roots: Sequence[int]) -> list[list[int]]:
+        return [flood.hierarchy.spell([r]) for r in roots]
 
     return [
         Rung("table", table),
         Rung(BASE, partial(slowly, False), "plain"),
-        Rung("sequential, equal parents once", partial(slowly, True)),
+        Rung(TUNED, partial(slowly, True), "plain"),
         Rung("flood K=1, equal parents again", partial(by, flood.decoder(one, once=False))),
         Rung("flood K=1", partial(by, decoder), "plain"),
         Rung(f"flood K={config.k}", partial(by, flood.decoder(many))),
         Rung("flood, threshold and retry", partial(by, flood.decoder(replace(one, threshold=0.0)))),
         Rung("flood K=1, drafted plan", partial(by, decoder), "drafted"),
         Rung(f"flood K={config.k}, drafted plan", partial(by, flood.decoder(many)), "drafted"),
+        *([Rung(CHARS, None)] if bench.chars is not None else []),
     ]
 
 
@@ -182,47 +212,55 @@ def _round(
     rungs: Sequence[Rung],
     size: int,
     repeat: int,
-    done: set[str],
+    missing: set[str],
+    warm: set[tuple[str, int]],
 ) -> Iterator[dict[str, Any]]:
-    """Every rung that is not `done` once on one plan, and the character-level model on as many
-    characters. A B B A: every second round runs in reverse."""
+    """Every `missing` rung once on one plan. A B B A: every second round runs in reverse. A rung's
+    first run at a size is not counted."""
     request = _request(bench, config, size, repeat)
     plan = _write(bench.plain, request)
     roots = [t - SPECIAL for t in plan if t >= SPECIAL]
     truth = [bench.flood.hierarchy.spell([r]) for r in roots]
-    clock = bench.plain.clock
-    for rung in rungs[:: 1 - 2 * (repeat % 2)]:
-        if rung.name in done:
-            continue
-        if repeat == 0:  # once for the shapes' sake
-            rung.render(roots[:20])
+
+    def run(rung: Rung) -> dict[str, Any]:
+        if rung.render is None:
+            return _chars(bench, config, sum(map(len, truth)), repeat)
+        clock = bench.plain.clock
         start = clock()
         own = _write(bench.planner(rung.plans), request) if rung.plans else plan
         planned = clock()
         found = rung.render(roots)
         end = clock()
-        right = sum(len(a) for a, b in zip(found.pieces, truth, strict=True) if a == b)
-        yield {
-            "roots": size,
-            "repeat": repeat,
-            "rung": rung.name,
+        right = sum(len(a) for a, b in zip(found, truth, strict=True) if a == b)
+        return {
             "plan_s": planned - start if rung.plans else None,
             "render_s": end - planned,
             "rendered": len(roots),
-            "chars": sum(map(len, found.pieces)),
+            "chars": sum(map(len, found)),
             "right_chars": right,
-            "exact": found.pieces == truth,
+            "exact": found == truth,
             "same_plan": own == plan,
-            "draws": found.draws,
         }
-    if SPANS not in done:
-        yield _spans(bench, config, size, repeat)
-    if bench.chars is not None and CHARS not in done:
-        yield _chars(bench.chars, config, sum(map(len, truth)), size, repeat)
+
+    for rung in rungs[:: 1 - 2 * (repeat % 2)]:
+        if rung.name not in missing:
+            continue
+        if (rung.name, size) not in warm:
+            warm.add((rung.name, size))
+            run(rung)
+        yield {"roots": size, "repeat": repeat, "rung": rung.name, **run(rung)}
+    if SPANS in missing:
+        yield {
+            "roots": size,
+            "repeat": repeat,
+            "rung": SPANS,
+            **_spans(bench, config, size, repeat),
+        }
 
 
 def _spans(bench: Bench, config: LadderConfig, size: int, repeat: int) -> dict[str, Any]:
     """Where a whole flood's time goes, with its plan drafted."""
+    start = bench.plain.clock()
     found = bench.flood.generate(
         None,
         roots=size,
@@ -231,20 +269,17 @@ def _spans(bench: Bench, config: LadderConfig, size: int, repeat: int) -> dict[s
         drawing=Drawing(k=config.k, seed=config.seed),
     )
     return {
-        "roots": size,
-        "repeat": repeat,
-        "rung": SPANS,
+        "wall_s": bench.plain.clock() - start,
         "tau": found.tau,
         "spans": [[list(s.path), s.seconds, s.self_s, s.calls] for s in found.spans],
     }
 
 
-def _chars(
-    engine: Engine, config: LadderConfig, count: int, size: int, repeat: int
-) -> dict[str, Any]:
+def _chars(bench: Bench, config: LadderConfig, count: int, repeat: int) -> dict[str, Any]:
     """A character-level model writes `count` characters: its own, so there is nothing to be right
     about."""
-    start = engine.clock()
+    engine = bench.chars
+    assert engine is not None
     asked = Options(
         max_new_tokens=count,
         temperature=config.temperature,
@@ -252,19 +287,16 @@ def _chars(
         ignore_eos=True,
         chat=False,
     )
+    start = engine.clock()
     written = _write(engine, engine.request("\n", asked))
     return {
-        "roots": size,
-        "repeat": repeat,
-        "rung": CHARS,
         "plan_s": 0.0,
         "render_s": engine.clock() - start,
-        "rendered": size,
+        "rendered": 0,
         "chars": len(written),
         "right_chars": len(written),
         "exact": None,
         "same_plan": None,
-        "draws": 0,
     }
 
 
@@ -305,21 +337,25 @@ def _same_bytes(bench: Bench, config: LadderConfig, rows_path: Path) -> Table:
     if not rows_path.is_file():
         write_whole(rows_path, json.dumps(list(_compare(bench, config)), indent=1))
     rows = json.loads(rows_path.read_text())
-    head = ("mode", "K", "same bytes", "draws", "sequential s", "flood s")
+    head = (
+        *("mode", "K", "same bytes", "sequential draws", "flood draws"),
+        *("sequential s", "flood s"),
+    )
     cells = tuple(
         (
             r["mode"],
             str(r["k"]),
             "yes" if r["same"] else "NO",
-            f"{r['draws']:,}",
+            f"{r['sequential_draws']:,}",
+            f"{r['flood_draws']:,}",
             f"{r['sequential_s']:.2f}",
             f"{r['flood_s']:.3f}",
         )
         for r in rows
     )
     note = (
-        f"{SAMPLED} roots. Draws count a parent again wherever it comes up; the flood draws it "
-        "once. Sampled modes have no greedy first draw."
+        f"{SAMPLED} roots; the flood draws equal parents once. Only 'likeliest' has a greedy first "
+        "draw. Single runs: the seconds are rough."
     )
     return Table("The flood's text beside the sequential reference's", head, cells, note)
 
@@ -341,18 +377,20 @@ def _compare(bench: Bench, config: LadderConfig) -> Iterator[dict[str, Any]]:
     roots = [t - SPECIAL for t in plan if t >= SPECIAL]
     clock = bench.plain.clock
     for mode, drawing in MODES.items():
-        for k in (1, 4, config.k):
+        for k in sorted({1, 4, config.k}):
             decoder = bench.flood.decoder(replace(drawing, k=k, seed=config.seed))
             start = clock()
             slow = render_sequentially(decoder, roots)
             middle = clock()
+            slow_draws, decoder.drawn = decoder.drawn, 0
             fast = decoder.render(roots)
             end = clock()
             yield {
                 "mode": mode,
                 "k": k,
                 "same": slow.text == fast.text and slow.pieces == fast.pieces,
-                "draws": int(fast.chunks.draws.sum() + fast.chars.draws.sum()),
+                "sequential_draws": slow_draws,
+                "flood_draws": decoder.drawn,
                 "sequential_s": middle - start,
                 "flood_s": end - middle,
             }

@@ -6,12 +6,13 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from floodstage.bench.flood_tables import BASE, CHARS, SPANS, ratio
 from floodstage.bench.plots import STYLE, Axes
 
 
 def draw_ladder(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
     """Roots against time and against speedup."""
-    timed = [r for r in rows if r["rung"] != "spans"]
+    timed = [r for r in rows if r["rung"] != SPANS]
     sizes = sorted({r["roots"] for r in timed})
     if not sizes:
         return
@@ -21,6 +22,16 @@ def draw_ladder(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
         mine = [float(r["render_s"]) for r in timed if r["rung"] == name and r["roots"] == size]
         return sum(mine) / max(1, len(mine))
 
+    def speedup_at(name: str, size: int) -> float:
+        by_name = [
+            sorted(
+                (r for r in timed if (r["rung"], r["roots"]) == (rung, size)),
+                key=lambda r: int(r["repeat"]),
+            )
+            for rung in (name, BASE)
+        ]
+        return ratio(*by_name, whole=False).value
+
     def times(axes: Axes) -> None:
         for name in names:
             axes.plot(sizes, [1e3 * seconds(name, n) for n in sizes], marker="o", label=name)
@@ -28,9 +39,9 @@ def draw_ladder(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
 
     def gains(axes: Axes) -> None:
         for name in names:
-            if name not in ("sequential", "table"):
-                ratio = [seconds("sequential", n) / (seconds(name, n) or 1e-9) for n in sizes]
-                axes.plot(sizes, ratio, marker="o", label=name)
+            if name not in (BASE, CHARS, "table"):
+                gain = [speedup_at(name, n) for n in sizes]
+                axes.plot(sizes, gain, marker="o", label=name)
         axes.set(xscale="log", yscale="log", xlabel="roots", ylabel="times sequential, rendering")
 
     yield "time_vs_roots.png", picture(times)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from time import perf_counter
+from statistics import median
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from floodstage.core.metrics import auroc, recall_at
 from floodstage.decoding.draws import NOISES, Drawing, Draws
 from floodstage.decoding.flood import FloodDecoder
 from floodstage.engine.flood import load_decoder
+from floodstage.models.files import fingerprint
 from floodstage.models.fractal import LEVELS
 from floodstage.training.renderer import bucket, energy_of, held_out_misses, tables
 
@@ -49,29 +50,45 @@ class StudyConfig:
 def run_study(config: StudyConfig, out: Path) -> list[Table]:
     """Measure what `out` lacks, then its tables. Raises RunError if `out` holds another run."""
     out.mkdir(parents=True, exist_ok=True)
-    same_settings(out, {"settings": asdict(config)}, environment(config.device))
     decoder = load_decoder(config.renderer, device=config.device, threads=config.threads)
+    identity = {"settings": asdict(config), "weights": fingerprint(decoder.renderer)}
+    same_settings(out, identity, environment(config.device))
     path = out / "records.jsonl"
     rows = [json.loads(line) for line in whole_lines(path)] if path.is_file() else []
-    have = {(r["level"], r["noise"], r["steps"]) for r in rows}
+    have = {(r["level"], r["noise"], r["steps"], r["k"]) for r in rows}
     todo = [
         (level, noise, steps)
         for level in range(len(LEVELS))
         for noise in NOISES
         for steps in config.steps
-        if (LEVELS[level], noise, steps) not in have
+        if not all((LEVELS[level], noise, steps, k) in have for k in config.k)
     ]
     with path.open("a", encoding="utf-8") as file:
         for level, noise, steps in track(todo, "drawing", console=Console(stderr=True)):
             found = _choices(decoder, config, level, noise, steps)
             file.write("".join(json.dumps(row) + "\n" for row in found))
             file.flush()
-            rows += found
+            rows = [r for r in rows if _key(r) != _key(found[0])] + found
     shown = [_energy_table(decoder, config), _choice_table(rows, config)]
     write_tables(out, shown)
     for name, picture in draw_study(rows):
         write_whole(out / name, picture)
     return shown
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["level"], row["noise"], row["steps"]
+
+
+def _seconds(decoder: FloodDecoder, ids: Tensor, level: int, drawing: Drawing) -> float:
+    """The median of three runs."""
+    timed = FloodDecoder(decoder.renderer, decoder.hierarchy, drawing)
+    found = []
+    for _ in range(3):
+        start = decoder.clock()
+        timed.expand(ids, level)
+        found.append(decoder.clock() - start)
+    return median(found)
 
 
 @torch.inference_mode()
@@ -97,10 +114,7 @@ def _choices(
     kinds = _kinds(draws)
     rows = []
     for k in config.k:
-        timed = FloodDecoder(decoder.renderer, decoder.hierarchy, replace(drawing, k=k))
-        start = perf_counter()
-        timed.expand(ids, level)
-        seconds = perf_counter() - start
+        seconds = _seconds(decoder, ids, level, replace(drawing, k=k))
         lowest = energies[:, :k].argmin(1, keepdim=True).cpu()
         rows.append(
             {

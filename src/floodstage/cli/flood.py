@@ -142,7 +142,7 @@ def bench(
         "50,200,1000"
     ),
     k: Annotated[int, typer.Option("--k", min=2, help="Draws of the arms with many.")] = 16,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds of every arm, interleaved.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds of every arm, interleaved.")] = 6,
     manager: Manager = "flood-manager",
     renderer: RendererName = "auto",
     chars: Annotated[

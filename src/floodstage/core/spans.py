@@ -65,6 +65,10 @@ class Spans:
             self.open.pop()
             self.root.seconds = now - self.began
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count what passed outside, in the hands of somebody else."""
+        self.began += seconds
+
     def stop(self) -> None:
         """Count what passed since the last span as the whole's own."""
         self.root.seconds = self.clock() - self.began

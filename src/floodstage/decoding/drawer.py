@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -33,19 +34,20 @@ def untimed(name: str) -> AbstractContextManager[Any]:
 class Drawer:
     """Draws children of many parents at once.
 
-    `places` bounds a pass: parents and slots together, a micro-batch; memory grows with it. `once`
-    takes equal rows through the network once.
+    `places` bounds a pass, a micro-batch: parents and slots together. What grows with all parents
+    are ids and random numbers alone. `once` takes equal rows through the network once.
     """
 
-    def __init__(
-        self, renderer: Renderer, *, places: int = 4096, once: bool = True, timed: Timed = untimed
-    ) -> None:
+    timed: Timed
+
+    def __init__(self, renderer: Renderer, *, places: int = 4096, once: bool = True) -> None:
         if places < 1 + max(renderer.config.slots):
             raise ConfigError(
                 f"A pass of {places!r} places cannot hold one parent and its children: give at "
                 f"least {1 + max(renderer.config.slots)}."
             )
-        self.renderer, self.places, self.once, self.timed = renderer, places, once, timed
+        self.renderer, self.places, self.once = renderer, places, once
+        self.timed = untimed
 
     @torch.inference_mode()
     def draw(self, ids: Tensor, level: int, numbers: Tensor, drawing: Drawing) -> Draws:
@@ -97,7 +99,8 @@ class Drawer:
         random: Callable[[int, int], Tensor],
         drawing: Drawing,
     ) -> Tensor:
-        """Rows of noise become children: [U * D, S], 0 past the length."""
+        """Rows of noise become children: [U * D, S], 0 past the length. A mask that was filled
+        stays filled; random children are drawn again, ever fewer of them at random."""
         net, steps = self.renderer, drawing.steps
         size, slots = net.config.children[level], net.config.slots[level]
         masked = drawing.noise == "mask"
@@ -108,22 +111,28 @@ class Drawer:
             children = (random(_START, 0) * size).long()
         children = children.masked_fill(~there, 0)
         share = torch.ones(len(ids), device=ids.device)
+        rows = Families(ids, children, lengths, torch.full_like(ids, level), share)
         for step in range(steps):
-            rows = Families(ids, children, lengths, torch.full_like(ids, level), share)
-            chosen, sure = self._predict(rows, level, random(_DRAW, step), greedy, drawing)
             left = 1.0 - (step + 1) / steps
-            if step == steps - 1:
-                return chosen.masked_fill(~there, 0)
             if masked:
-                open_ = children == net.mask_id
-                children = _unmask(children, chosen, sure, open_ & there, lengths, left)
+                open_ = rows.children == net.mask_id
+                active = open_.any(1).nonzero()[:, 0]  # short rows are full before the last step
+                if not len(active):
+                    break
+                some = (random(_DRAW, step)[active], greedy[active], drawing)
+                chosen, sure = self._predict(rows[active], level, *some)
+                open_, now = open_[active], lengths[active]
+                children = rows.children.clone()
+                children[active] = _unmask(children[active], chosen, sure, open_, now, left)
                 share = (children == net.mask_id).sum(1) / lengths
             else:
+                chosen, _ = self._predict(rows, level, random(_DRAW, step), greedy, drawing)
                 again = random(_AGAIN, step) < left
                 other = (random(_START, step + 1) * size).long()
                 children = torch.where(again, other, chosen).masked_fill(~there, 0)
                 share = torch.full_like(share, left)
-        return children
+            rows = replace(rows, children=children, noise=share)
+        return rows.children
 
     def _predict(
         self, rows: Families, level: int, chance: Tensor, greedy: Tensor, drawing: Drawing
@@ -180,14 +189,8 @@ class Drawer:
             if total + size > self.places and end > start:
                 some = chosen[start:end]
                 width = max(sizes[start:end]) - 1
-                part = Families(
-                    rows.parents[some],
-                    rows.children[some, :width],
-                    rows.lengths[some],
-                    rows.levels[some],
-                    rows.noise[some],
-                )
-                yield part, start
+                part = rows[some]
+                yield replace(part, children=part.children[:, :width]), start
                 start, total = end, 0
             total += size
 
@@ -203,8 +206,8 @@ def _pick(
             return likeliest, torch.ones_like(chance, dtype=torch.float32)
         probs = logits.float().softmax(-1)
         return likeliest, probs.gather(-1, likeliest[..., None])[..., 0]
-    probs = (logits.double() / (drawing.temperature or 1.0)).softmax(-1)
-    drawn = torch.searchsorted(probs.cumsum(-1), chance[..., None].double(), right=True)[..., 0]
+    probs = (logits.to(chance.dtype) / (drawing.temperature or 1.0)).softmax(-1)
+    drawn = torch.searchsorted(probs.cumsum(-1), chance[..., None], right=True)[..., 0]
     chosen = torch.where(greedy, likeliest, drawn.clamp(max=logits.shape[-1] - 1))
     return chosen, probs.gather(-1, chosen[..., None])[..., 0].float()
 
@@ -213,8 +216,9 @@ def _unmask(
     children: Tensor, chosen: Tensor, sure: Tensor, open_: Tensor, lengths: Tensor, left: float
 ) -> Tensor:
     """Fill the surest of the `open_` slots, so that the share cos((1 - left) pi / 2) of a row's
-    slots stays masked (MaskGIT's schedule, Chang et al. 2022); at least one is filled."""
+    slots stays masked (MaskGIT's schedule, Chang et al. 2022), none at the last step (`left` 0); at
+    least one is filled."""
     keep = torch.cos(torch.tensor((1 - left) * torch.pi / 2)).item()
-    stay = torch.minimum((lengths * keep).long(), open_.sum(1) - 1).clamp(min=0)
+    stay = torch.minimum((lengths * keep + 1e-6).long(), open_.sum(1) - 1).clamp(min=0)
     rank = sure.masked_fill(~open_, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
     return torch.where(open_ & (rank >= stay[:, None]), chosen, children)

@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
+from time import perf_counter
 
 import torch
 from torch import Tensor
 
 from floodstage.core.errors import ConfigError, PairingError
-from floodstage.decoding.drawer import Drawer, Timed, untimed
+from floodstage.core.protocols import Clock
+from floodstage.core.spans import SpanRow, Spans
+from floodstage.decoding.drawer import Drawer, untimed
 from floodstage.decoding.draws import Critic, Drawing, Expansion, Memory
 from floodstage.models.fractal import Renderer
 from floodstage.text.hierarchy import Hierarchy
@@ -33,6 +36,7 @@ class Rendering:
     chars: Expansion  # of the chunks in order, `chunks.flat`
     hierarchy: Hierarchy
     pieces: list[list[int]] = field(default_factory=list)  # character ids of each root
+    spans: tuple[SpanRow, ...] = ()  # stage times, if the decoder was given nothing to time into
 
     @property
     def text(self) -> str:
@@ -47,8 +51,9 @@ class Rendering:
 class FloodDecoder:
     """Draws, judges and keeps, many parents at once.
 
-    `critic` judges; None is the renderer's own energy. `once` renders equal parents once. `places`
-    and `timed`: see `Drawer`.
+    `critic` judges; None is the renderer's own energy. `once` renders equal parents once. `places`:
+    see `Drawer`. Stage times go into `spans`, or else into each rendering, by `clock`. `drawn`
+    counts the draws made.
     """
 
     def __init__(
@@ -60,14 +65,16 @@ class FloodDecoder:
         critic: Critic | None = None,
         places: int = 4096,
         once: bool = True,
-        timed: Timed = untimed,
+        spans: Spans | None = None,
+        clock: Clock = perf_counter,
     ) -> None:
         check_pair(renderer, hierarchy)
         self.renderer, self.hierarchy = renderer, hierarchy
         self.drawing = drawing or Drawing()
-        self.drawer = Drawer(renderer, places=places, once=once, timed=timed)
+        self.drawer = Drawer(renderer, places=places, once=once)
         self.critic = critic or self.drawer.energies
-        self.once, self.timed = once, timed
+        self.once, self.spans, self.clock = once, spans, clock
+        self.drawn = 0
 
     @torch.inference_mode()
     def render(
@@ -80,15 +87,18 @@ class FloodDecoder:
             raise ConfigError(f"{wrong[0]!r} is no root: there are {known}, from 0 on.")
         if memory is None and self.once:
             memory = Memory.of(self.renderer)
-        with self.timed("chunks"):
+        spans = self.spans or Spans(self.clock)
+        self.drawer.timed = spans
+        with spans("chunks"):
             planned = torch.tensor(list(roots), dtype=torch.int64).to(self.renderer.device)
             chunks = self.expand(planned, 0, k, memory=memory)
-        with self.timed("chars"):
+        with spans("chars"):
             chars = self.expand(chunks.flat, 1, k, memory=memory)
-        with self.timed("detokenise"):
-            return Rendering(
-                tuple(roots), chunks, chars, self.hierarchy, pieces_of(chunks.lengths, chars)
-            )
+        with spans("detokenise"):
+            pieces = pieces_of(chunks.lengths, chars)
+        self.drawer.timed = untimed
+        stages = tuple(spans.rows()) if self.spans is None else ()
+        return Rendering(tuple(roots), chunks, chars, self.hierarchy, pieces, stages)
 
     def edit(self, rendering: Rendering, i: int, root: int) -> Rendering:
         """`rendering` with root `i` replaced: only that root is rendered, the characters before and
@@ -116,7 +126,7 @@ class FloodDecoder:
         `k` overrides the drawing's own.
         """
         drawing = self.drawing if k is None else replace(self.drawing, k=k)
-        if not self.once and memory is None:
+        if not self.once and memory is None and len(parents):
             return self._search(parents, level, drawing)
         memory = memory or Memory.of(self.renderer)
         new = memory.missing(parents, level)
@@ -146,7 +156,8 @@ class FloodDecoder:
         """The best of the `k` draws of one attempt."""
         numbers = torch.arange(drawing.k, device=ids.device) + attempt * drawing.k
         draws = self.drawer.draw(ids, level, numbers, drawing)
-        with self.timed("judge"):
+        self.drawn += len(ids) * drawing.k
+        with self.drawer.timed("judge"):
             energies = self.critic(ids, level, draws)
         lowest, best = energies.min(1)
         children, lengths = draws.at(best)

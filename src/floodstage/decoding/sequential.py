@@ -41,6 +41,8 @@ def render_sequentially(
 
 
 def _expand(decoder: FloodDecoder, parents: Tensor, level: int, memory: Memory | None) -> Expansion:
+    if not len(parents):
+        return decoder.expand(parents, level)
     found: list[Expansion] = []
     for parent in torch.split(parents, 1):
         if memory is not None and not len(memory.missing(parent, level)):
@@ -63,6 +65,7 @@ def _search(decoder: FloodDecoder, parent: Tensor, level: int) -> Expansion:
     best: _Best | None = None
     attempts = 1 if drawing.threshold is None else 1 + drawing.retries
     for number in range(attempts * drawing.k):
+        decoder.drawn += 1
         one = torch.tensor([number], device=parent.device)
         draws = decoder.drawer.draw(parent, level, one, drawing)
         energies = decoder.critic(parent, level, draws)[:, 0]

@@ -75,4 +75,11 @@ def clock_of(device: torch.device) -> Clock:
             return perf_counter()
 
         return after_cuda
+    if device.type == "mps":
+
+        def after_mps() -> float:
+            torch.mps.synchronize()
+            return perf_counter()
+
+        return after_mps
     return perf_counter

@@ -20,7 +20,7 @@ from floodstage.decoding.draws import Drawing, Memory
 from floodstage.decoding.flood import FloodDecoder
 from floodstage.decoding.loop import decode
 from floodstage.engine.build import EngineConfig, build, find_model
-from floodstage.engine.device import dtype_of, prepare
+from floodstage.engine.device import clock_of, dtype_of, prepare
 from floodstage.engine.engine import Engine
 from floodstage.engine.options import Options
 from floodstage.models.fractal import Renderer
@@ -40,7 +40,7 @@ class FloodGeneration:
     roots: tuple[int, ...]  # the manager's tokens, its ends of text among them
     finish: str  # "stop" or "length"
     energies: tuple[float, ...]  # of the root draws that were kept
-    draws: int  # of roots and chunks, all told
+    draws: int  # that were made: equal parents once
     records: tuple[StepRecord, ...]  # of the manager's cycles
     spans: tuple[SpanRow, ...]  # whose self times sum to wall_s
 
@@ -98,6 +98,7 @@ class Flood:
 
     def decoder(self, drawing: Drawing | None = None, **settings: Any) -> FloodDecoder:
         """A decoder over this renderer; see `FloodDecoder` for the settings."""
+        settings = {"clock": self.manager.clock} | settings
         return FloodDecoder(self.renderer, self.hierarchy, drawing, **settings)
 
     def plan(self, prompt: Prompt | None, roots: int, options: Options) -> Request:
@@ -106,7 +107,9 @@ class Flood:
 
         Raises ContextError, ConfigError.
         """
-        asked = replace(options, max_new_tokens=roots, ignore_eos=options.ignore_eos or not prompt)
+        asked = replace(
+            options, max_new_tokens=roots, ignore_eos=options.ignore_eos or prompt is None
+        )
         if prompt is not None:
             return self.manager.request(prompt, asked)
         start = self.manager.request("\n", asked)  # checks all but the prompt
@@ -132,13 +135,13 @@ class Flood:
             raise ConfigError("A flood takes `roots` for max_new_tokens, and no stop strings.")
         request = self.plan(prompt, roots, chosen)
         spans = Spans(self.manager.clock)
-        decoder = self.decoder(drawing, timed=spans)
+        decoder = self.decoder(drawing, spans=spans)
         memory = Memory.of(self.renderer)
         text = _Text(self.hierarchy)
         written: list[int] = []
         energies: list[float] = []
         records: list[StepRecord] = []
-        draws = done = 0
+        done = 0
         finish: str | None = None
         steps = self._steps(request)
         while finish is None:
@@ -148,14 +151,14 @@ class Flood:
             records.append(step.record)
             finish = step.finish
             while finish is None and group and len(written) - done >= group:
-                piece, cost = self._render(
+                piece = self._render(
                     written[done : done + group], decoder, memory, text, energies, spans, last=False
                 )
-                done, draws = done + group, draws + cost
+                done += group
+                given = spans.clock()
                 yield FloodPiece(piece)
-        piece, cost = self._render(
-            written[done:], decoder, memory, text, energies, spans, last=True
-        )
+                spans.leave_out(spans.clock() - given)
+        piece = self._render(written[done:], decoder, memory, text, energies, spans, last=True)
         spans.stop()
         yield FloodPiece(
             piece,
@@ -164,7 +167,7 @@ class Flood:
                 tuple(written),
                 finish,
                 tuple(energies),
-                draws + cost,
+                decoder.drawn,
                 tuple(records),
                 tuple(spans.rows()),
             ),
@@ -197,8 +200,8 @@ class Flood:
         spans: Spans,
         *,
         last: bool,
-    ) -> tuple[str, int]:
-        """The text of some of the manager's tokens, and how many draws it took."""
+    ) -> str:
+        """The text of some of the manager's tokens."""
         with spans("render"):
             rendering = decoder.render([t - SPECIAL for t in tokens if t >= SPECIAL], memory=memory)
             with spans("detokenise"):
@@ -213,8 +216,7 @@ class Flood:
                         out += text.take([], last=True) + text.give(BETWEEN)
                 if last:
                     out += text.take([], last=True)
-            cost = int(rendering.chunks.draws.sum()) + int(rendering.chars.draws.sum())
-            return out, cost
+            return out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +254,7 @@ def load_decoder(
     chosen = prepare(device, threads)
     folder = find_model(renderer)
     net = load_renderer(folder, dtype=dtype_of(dtype, chosen), device=chosen)
+    settings = {"clock": clock_of(chosen)} | settings
     return FloodDecoder(net, Hierarchy.load(folder), drawing, **settings)
 
 
@@ -269,7 +272,6 @@ def build_flood(config: FloodConfig) -> Flood:
             f"The manager {config.target!r} writes other roots than {name!r} renders: they were "
             "not trained for one another."
         )
-    engine.tokenizer.backend.encode_special_tokens = True
     device = engine.target.device
     renderer = load_renderer(folder, dtype=engine.target.dtype, device=device)  # type: ignore[attr-defined]
     return Flood(engine, renderer, hierarchy)

@@ -5,6 +5,7 @@ Knows no architecture: names and tensors in, names and tensors out.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,6 +94,15 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], what: str, *, tied: st
                     f"its config asks for {tuple(parameter.shape)}."
                 )
             parameter.copy_(given[name])
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Sixteen hexadecimal digits that tell trained models apart."""
+    digest = hashlib.sha256()
+    for name, p in sorted(model.named_parameters()):
+        digest.update(name.encode())
+        digest.update(p.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def write_weights(folder: Path, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:

@@ -109,7 +109,7 @@ class Families:
     def __len__(self) -> int:
         return self.parents.shape[0]
 
-    def __getitem__(self, rows: slice) -> Families:
+    def __getitem__(self, rows: slice | Tensor) -> Families:
         return Families(
             self.parents[rows],
             self.children[rows],

@@ -1,7 +1,7 @@
 """Random numbers that are a function of what they are for, not of when they are drawn.
 
 A counter-based generator (Salmon et al. 2011): the same seed and counters give the same number,
-alone or in a batch, in any order, on any device. The mixing is SplitMix64's (Steele et al. 2014).
+alone or in a batch, in any order. The mixing is SplitMix64's (Steele et al. 2014).
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ _SECOND = 0x94D049BB133111EB - (1 << 64)
 
 
 def uniform(seed: int, *counters: Tensor | int) -> Tensor:
-    """Numbers in [0, 1), float64, of the counters' shape after broadcasting."""
+    """Numbers in [0, 1) of the counters' shape after broadcasting: float64 of 53 bits, or float32
+    of 24 on Apple's GPU, which has nothing wider."""
     state = torch.tensor(seed, dtype=torch.int64)
     for counter in counters:
         state = _mix(state.to(counter.device) if isinstance(counter, Tensor) else state) + counter
-    return _shift(_mix(state), 11).double() * 2.0**-53
+    bits = _mix(state)
+    if bits.device.type == "mps":
+        return _shift(bits, 40).float() * 2.0**-24
+    return _shift(bits, 11).double() * 2.0**-53
 
 
 def _mix(x: Tensor) -> Tensor:

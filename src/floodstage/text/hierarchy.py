@@ -19,11 +19,10 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from tokenizers import Tokenizer as Backend
 
 from floodstage.core.errors import CheckpointError, ConfigError
-from floodstage.text.tokenizer import END, MASK, SPLIT, Tokenizer
+from floodstage.text.tokenizer import END, HIERARCHY, MASK, SPLIT, Tokenizer
 
 SPECIAL = 2  # END and MASK stand before everything that has characters
 BYTES = 256  # characters the training text did not hold are written in UTF-8 bytes
-FILE = "hierarchy.json"
 
 # Roots merge across words, up to the end of a line. Digits stand alone (arithmetic needs them).
 _PHRASES = r"\p{N}|[^\p{N}\n]+\n*|\n+"
@@ -69,10 +68,11 @@ class Hierarchy:
     @classmethod
     def load(cls, folder: Path) -> Hierarchy:
         """Read what `save` wrote. Raises CheckpointError."""
-        path = folder / FILE
+        path = folder / HIERARCHY
         if not path.is_file():
             raise CheckpointError(
-                f"{str(folder)!r} has no {FILE}: it is not the folder of a manager or a renderer."
+                f"{str(folder)!r} has no {HIERARCHY}: it is not the folder of a manager or a "
+                "renderer."
             )
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
@@ -82,7 +82,6 @@ class Hierarchy:
                 int(raw["chars"]),
                 int(raw["chunks"]),
             )
-            found.tokenizer.backend.encode_special_tokens = True  # "<|mask|>" in a text is text
             return found.checked()
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{str(path)!r} cannot be read: {error}.") from error
@@ -91,7 +90,7 @@ class Hierarchy:
         """`hierarchy.json` and the tokenizer's own files."""
         folder.mkdir(parents=True, exist_ok=True)
         raw = {"shape": asdict(self.shape), "chars": self.chars, "chunks": self.chunks}
-        (folder / FILE).write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+        (folder / HIERARCHY).write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
         self.tokenizer.save(folder)
 
     def checked(self) -> Hierarchy:
@@ -251,7 +250,8 @@ def _learn(
         vocab_size=size,
         min_frequency=2,
         initial_alphabet=list(alphabet),
-        limit_alphabet=max(1000, len(alphabet)),
+        # Rarer characters are written in bytes, so that merges have room.
+        limit_alphabet=len(alphabet) or max(1, 3 * size // 4),
         max_token_length=longest + 1,  # the trainer stays below it
         show_progress=False,
     )

@@ -22,6 +22,9 @@ END, MASK = "<|endoftext|>", "<|mask|>"
 # piece. The shape is that of Qwen's and Llama 3's splitting.
 SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\n]*|\s*\n+|\s+(?!\S)|\s+"
 
+HIERARCHY = "hierarchy.json"
+"""What tells a flood's tokenizer from others: see `hierarchy`."""
+
 ROLES = ("system", "user", "assistant")
 
 
@@ -56,6 +59,8 @@ class Tokenizer:
             backend = Backend.from_file(str(path))
         except Exception as error:  # the backend raises bare Exception
             raise CheckpointError(f"{str(path)!r} cannot be read: {error}.") from error
+        # A hierarchy's texts hold no special tokens: "<|mask|>" in them is eight characters.
+        backend.encode_special_tokens = (folder / HIERARCHY).is_file()
         settings = _optional(folder / "tokenizer_config.json")
         special = {
             k: _content(v)

@@ -50,7 +50,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRun:
-    """A target to train. `texts` is how many texts of the corpus are read (problems, files).
+    """A target to train. `texts` is how many texts of the corpus are read (problems, files). With a
+    `start` the tokenizer or the hierarchy and the shape are those of that model.
 
     With a `hierarchy` it is a flood's manager: its tokens are roots, and it learns rows of texts
     with their prompts, so that it can go on after the end of one."""
@@ -201,6 +202,10 @@ def _tokenizer(run: TargetRun, out: Path, say: Say) -> Tokenizer:
     folder = out / "tokenizer"
     if (folder / "generation_config.json").is_file():  # the last file that save writes
         return Tokenizer.load(folder)
+    if run.start is not None and run.hierarchy is not None:
+        hierarchy = Hierarchy.load(Path(run.start))
+        hierarchy.save(folder)
+        return hierarchy.tokenizer
     if run.start is not None:
         tokenizer = Tokenizer.load(Path(run.start))
         tokenizer.save(folder)
