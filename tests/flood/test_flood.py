@@ -226,6 +226,8 @@ def test_mistakes_are_said(tiny_flood: TinyFlood, tmp_path: Path, tiny: Any) -> 
         flood.generate("a", topk=3)
     with pytest.raises(ContextError, match="context of 320"):
         flood.generate("a", roots=400)
+    with pytest.raises(ContextError, match="hold the end of a text before"):
+        flood.generate(None, roots=310)
     with pytest.raises(ConfigError, match="Unknown setting 'k'"):
         load_flood(str(tiny_flood.manager), k=3)
     with pytest.raises(CheckpointError, match="not the folder of a manager"):

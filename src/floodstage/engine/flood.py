@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from floodstage.core import metrics
-from floodstage.core.errors import ConfigError, PairingError, unknown
+from floodstage.core.errors import ConfigError, ContextError, PairingError, unknown
 from floodstage.core.spans import SpanRow, Spans
 from floodstage.core.types import Request, Step, StepRecord
 from floodstage.decoding.draws import Drawing, Memory
@@ -113,7 +113,13 @@ class Flood:
         if prompt is not None:
             return self.manager.request(prompt, asked)
         start = self.manager.request("\n", asked)  # checks all but the prompt
-        return replace(start, prompt=tuple(self.manager.tokenizer.eos[:1]))
+        before = self.hierarchy.before
+        if len(before) + roots > self.manager.target.context:
+            raise ContextError(
+                f"{roots} roots exceed the manager's context of {self.manager.target.context}, of "
+                f"which {len(before)} hold the end of a text before: ask for fewer."
+            )
+        return replace(start, prompt=before)
 
     def stream(
         self,
@@ -264,14 +270,15 @@ def build_flood(config: FloodConfig) -> Flood:
     if name == "auto":
         name = config.target.removesuffix("-manager") + "-renderer"
     folder = find_model(name)
-    hierarchy = Hierarchy.load(folder)
+    rendered = Hierarchy.load(folder)
     engine = build(config)
-    own, theirs = (t.backend.get_vocab() for t in (hierarchy.tokenizer, engine.tokenizer))
+    own, theirs = (t.backend.get_vocab() for t in (rendered.tokenizer, engine.tokenizer))
     if own != theirs:
         raise PairingError(
             f"The manager {config.target!r} writes other roots than {name!r} renders: they were "
             "not trained for one another."
         )
+    hierarchy = Hierarchy.load(find_model(config.target))
     device = engine.target.device
     renderer = load_renderer(folder, dtype=engine.target.dtype, device=device)  # type: ignore[attr-defined]
     return Flood(engine, renderer, hierarchy)

@@ -26,6 +26,7 @@ BYTES = 256  # characters the training text did not hold are written in UTF-8 by
 
 # Roots merge across words, up to the end of a line. Digits stand alone (arithmetic needs them).
 _PHRASES = r"\p{N}|[^\p{N}\n]+\n*|\n+"
+_BEFORE = 24  # tokens of a text's end that are kept
 _PRIVATE = 0xF0000  # a plane without characters: chunk i is its i-th while roots are learnt
 
 
@@ -64,6 +65,7 @@ class Hierarchy:
     shape: HierarchyShape
     chars: int
     chunks: int
+    before: tuple[int, ...] = (0,)  # tokens that a new text may follow: an END and what led to it
 
     @classmethod
     def load(cls, folder: Path) -> Hierarchy:
@@ -81,6 +83,7 @@ class Hierarchy:
                 HierarchyShape(**raw["shape"]),
                 int(raw["chars"]),
                 int(raw["chunks"]),
+                tuple(map(int, raw["before"])),
             )
             return found.checked()
         except (ValueError, KeyError, TypeError) as error:
@@ -90,6 +93,7 @@ class Hierarchy:
         """`hierarchy.json` and the tokenizer's own files."""
         folder.mkdir(parents=True, exist_ok=True)
         raw = {"shape": asdict(self.shape), "chars": self.chars, "chunks": self.chunks}
+        raw["before"] = list(self.before)
         (folder / HIERARCHY).write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
         self.tokenizer.save(folder)
 
@@ -222,7 +226,8 @@ def fit_hierarchy(
         vocab.backend(split), (0,), template, {"eos_token": END, "mask_token": MASK}
     )
     tokenizer.backend.encode_special_tokens = True
-    return Hierarchy(tokenizer, shape, chars, chunks).checked()
+    end = (*tokenizer.encode(texts[0])[-_BEFORE:], *tokenizer.eos)
+    return Hierarchy(tokenizer, shape, chars, chunks, end).checked()
 
 
 @dataclass(frozen=True, slots=True)
