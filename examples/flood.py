@@ -7,7 +7,7 @@ from floodstage.decoding.draws import Drawing
 
 flood = floodstage.load_flood("flood-manager")
 result = flood.generate(
-    "Tom has 17 boxes of 24 pens. He gives away 59 pens. How many pens has he left?",
+    "A train travels at 42 km per hour for 5 hours. How far does it get?",
     roots=120,
     drawing=Drawing(k=4),
 )

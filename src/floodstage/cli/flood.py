@@ -188,7 +188,7 @@ def study(
     k: Annotated[str, typer.Option("--k", help="Numbers of draws.")] = "1,2,4,8,16,32,64",
     steps: Annotated[str, typer.Option(help="Numbers of denoising passes.")] = "1,2,4,8",
     temperature: DrawTemperature = 1.0,
-    parents: Annotated[int, typer.Option(min=8, help="Parents of each level.")] = 256,
+    parents: Annotated[int, typer.Option(min=8, help="Parents of each level.")] = 64,
     seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = 0,
