@@ -227,16 +227,18 @@ MEASUREMENTS: list[Measurement] = [
     Replay("replay-math", (TRACED,), ("trace-math",)),
     Replay("replay-code", (CODED,), ("trace-code",)),
     Replay("replay-mixed", (TRACED, HARD), ("trace-math", "trace-hard")),
-    Ladder("flood-ladder", LadderConfig(repeats=4, threads=THREADS)),
+    Ladder("flood-ladder", LadderConfig(repeats=3, threads=THREADS)),
     Bench(
         "flood-plan",
         BenchConfig(target="flood-manager", threads=THREADS, arms=("none", "ngram:4", "auto")),
         page=FLOOD,
     ),
-    Study("flood-study", StudyConfig(parents=48, threads=THREADS)),
+    Study("flood-study", StudyConfig(parents=32, steps=(1, 2, 4), threads=THREADS)),
     Study(
         "flood-study-early",
-        StudyConfig(renderer="runs/flood-early/model", parents=48, threads=THREADS),
+        StudyConfig(
+            renderer="runs/flood-early/model", parents=32, steps=(1, 2, 4), threads=THREADS
+        ),
     ),
 ]
 
