@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import track
 from torch import nn
@@ -29,7 +30,6 @@ from floodstage.core.types import Request
 from floodstage.decoding.draws import Drawing, Memory
 from floodstage.decoding.exactness import STAGES, exactness
 from floodstage.decoding.flood import FloodDecoder
-from floodstage.decoding.loop import decode
 from floodstage.decoding.sequential import render_sequentially
 from floodstage.engine.build import EngineConfig, build
 from floodstage.engine.engine import Engine
@@ -195,15 +195,7 @@ def _request(bench: Bench, config: LadderConfig, size: int, repeat: int) -> Requ
 
 
 def _write(engine: Engine, request: Request) -> list[int]:
-    steps = decode(
-        engine.target,
-        engine.drafter,
-        engine.verifier,
-        engine.scheduler,
-        [request],
-        clock=engine.clock,
-    )
-    return [token for step in steps for token in step.tokens]
+    return [token for step in engine.steps(request) for token in step.tokens]
 
 
 def _round(
@@ -319,7 +311,9 @@ def _exactness(bench: Bench, config: LadderConfig, held_out: Sequence[int]) -> T
     """All types of both levels, by K=1 and by best of k."""
     rows = []
     for k in (1, config.k):
-        found = exactness(bench.flood.decoder(Drawing(k=k, seed=config.seed)), held_out)
+        found = exactness(
+            bench.flood.decoder(Drawing(k=k, seed=config.seed)), torch.tensor(held_out)
+        )
         even, weighted = found.over_types(), found.weighted()
         for stage, right in zip(STAGES, found.right, strict=True):
             rows.append(

@@ -24,6 +24,7 @@ from floodstage.bench.records import whole_lines, write_whole
 from floodstage.bench.tables import Table, write_tables
 from floodstage.core.metrics import auroc, recall_at
 from floodstage.decoding.draws import NOISES, Drawing, Draws
+from floodstage.decoding.exactness import matches
 from floodstage.decoding.flood import FloodDecoder
 from floodstage.engine.flood import load_decoder
 from floodstage.models.files import fingerprint
@@ -135,14 +136,9 @@ def _choices(
 
 def _right(draws: Draws, wanted: list[tuple[int, ...]]) -> Tensor:
     """[U, D] bool: which draws are exactly their parent's children."""
-    return torch.tensor(
-        [
-            [tuple(child[:n]) == tuple(want) for child, n in zip(row, sizes, strict=True)]
-            for row, sizes, want in zip(
-                draws.children.tolist(), draws.lengths.tolist(), wanted, strict=True
-            )
-        ]
-    )
+    each = [want for want in wanted for _ in range(draws.lengths.shape[1])]
+    found = matches(draws.children.flatten(0, 1), draws.lengths.flatten(), each)
+    return found.view(draws.lengths.shape)
 
 
 def _kinds(draws: Draws) -> list[list[tuple[int, ...]]]:

@@ -59,7 +59,7 @@ class Drawer:
             else torch.ones_like(numbers, dtype=torch.bool)
         )
         with self.timed("lengths"):
-            chance = self._random(drawing, level, ids[:, None], numbers, _LENGTH, 0)
+            chance = uniform(drawing.seed, level, ids[:, None], numbers, _LENGTH, 0)
             logits = self._length_logits(ids, level)
             lengths, _ = _pick(logits[:, None].expand(-1, count, -1), chance, greedy, drawing)
         rows = ids.repeat_interleave(count)
@@ -68,16 +68,13 @@ class Drawer:
 
         def random(purpose: int, step: int) -> Tensor:
             key = step * slots + column
-            return self._random(drawing, level, rows[:, None], draw[:, None], purpose, key)
+            return uniform(drawing.seed, level, rows[:, None], draw[:, None], purpose, key)
 
         with self.timed("denoise"):
             children = self._denoise(
                 rows, level, lengths.flatten() + 1, greedy.repeat(len(ids)), random, drawing
             )
         return Draws(children.view(len(ids), count, slots), lengths + 1)
-
-    def _random(self, drawing: Drawing, level: int, *key: Tensor | int) -> Tensor:
-        return uniform(drawing.seed, level, *key)
 
     def _length_logits(self, ids: Tensor, level: int) -> Tensor:
         """[U, S]"""

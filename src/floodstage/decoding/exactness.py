@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from floodstage.decoding.draws import Expansion
 from floodstage.decoding.flood import FloodDecoder
 
 STAGES = ("root_chunks", "chunk_chars", "root_text")
@@ -31,8 +30,8 @@ class Exactness:
         return {s: float((r * w).sum() / w.sum()) for s, r, w in parts}
 
 
-def exactness(decoder: FloodDecoder, roots: Iterable[int]) -> Exactness:
-    """Render every type of both levels; `roots` are those of a text, for the weights."""
+def exactness(decoder: FloodDecoder, roots: Tensor) -> Exactness:
+    """Render every type of both levels; `roots` [n] are those of a text, for the weights."""
     hierarchy = decoder.hierarchy
     chunks = right_children(decoder, 0, hierarchy.root_chunks)
     chars = right_children(decoder, 1, hierarchy.chunk_chars)
@@ -40,7 +39,7 @@ def exactness(decoder: FloodDecoder, roots: Iterable[int]) -> Exactness:
     rendering = decoder.render(range(hierarchy.roots))
     spelt = [hierarchy.spell([r]) for r in range(hierarchy.roots)]
     text = torch.tensor([a == b for a, b in zip(rendering.pieces, spelt, strict=True)])
-    seen = torch.bincount(torch.tensor(list(roots)), minlength=hierarchy.roots).double()
+    seen = torch.bincount(roots, minlength=hierarchy.roots).double()
     below = torch.zeros(hierarchy.chunks, dtype=torch.float64)
     for root, count in enumerate(seen.tolist()):
         for chunk in hierarchy.root_chunks[root]:
@@ -51,10 +50,11 @@ def exactness(decoder: FloodDecoder, roots: Iterable[int]) -> Exactness:
 def right_children(decoder: FloodDecoder, level: int, table: Sequence[tuple[int, ...]]) -> Tensor:
     """[types] bool: which parents of a level become exactly what `table` says."""
     parents = torch.arange(len(table)).to(decoder.renderer.device)
-    return matches(decoder.expand(parents, level), table)
+    found = decoder.expand(parents, level)
+    return matches(found.children, found.lengths, table)
 
 
-def matches(found: Expansion, table: Sequence[tuple[int, ...]]) -> Tensor:
-    """[P] bool: whether row i has exactly the children `table[i]`."""
-    rows = zip(found.children.tolist(), found.lengths.tolist(), table, strict=True)
+def matches(children: Tensor, lengths: Tensor, table: Sequence[tuple[int, ...]]) -> Tensor:
+    """[P] bool: whether row i of children [P, S], up to its length, is exactly `table[i]`."""
+    rows = zip(children.tolist(), lengths.tolist(), table, strict=True)
     return torch.tensor([tuple(row[:n]) == tuple(wanted) for row, n, wanted in rows])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -77,17 +77,25 @@ class EngineConfig:
     threads: int = 0
 
 
+C = TypeVar("C", bound=EngineConfig)
+
+
 def load(target: str = "math-mini", **settings: Any) -> Engine:
     """An engine from names; `settings` are the fields of `EngineConfig`.
 
     Raises ConfigError for an unknown setting or name, CheckpointError for broken files,
     PairingError for a drafter that does not belong to the target.
     """
-    known = EngineConfig.__dataclass_fields__
+    return build(configured(EngineConfig, target=target, **settings))
+
+
+def configured(kind: type[C], **settings: Any) -> C:
+    """A `kind` of engine configuration. Raises ConfigError for an unknown setting."""
+    known = kind.__dataclass_fields__
     for name in settings:
         if name not in known:
             raise unknown("setting", name, known)
-    return build(EngineConfig(target=target, **settings))
+    return kind(**settings)
 
 
 def build(config: EngineConfig) -> Engine:

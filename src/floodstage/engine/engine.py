@@ -16,7 +16,7 @@ from floodstage.core import metrics
 from floodstage.core.errors import ContextError
 from floodstage.core.protocols import Clock, Drafter, Scheduler, Target, Verifier
 from floodstage.core.types import Request, Step, StepRecord, TokenIds
-from floodstage.decoding.loop import Decoder
+from floodstage.decoding.loop import Decoder, decode
 from floodstage.engine.options import DEFAULT_NEW_TOKENS, Options
 from floodstage.engine.writing import Piece, Writer
 from floodstage.text.tokenizer import Prompt, Tokenizer
@@ -138,6 +138,17 @@ class Engine:
             sampling=options.sampling,
             stop_ids=frozenset() if options.ignore_eos else frozenset(self.tokenizer.eos),
             seed=options.seed,
+        )
+
+    def steps(self, request: Request) -> Iterator[Step]:
+        """The loop's own steps for one request: tokens, no text."""
+        return decode(
+            self.target,
+            self.drafter,
+            self.verifier,
+            self.scheduler,
+            [request],
+            clock=self.clock,
         )
 
     def run(

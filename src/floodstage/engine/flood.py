@@ -13,13 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from floodstage.core import metrics
-from floodstage.core.errors import ConfigError, ContextError, PairingError, unknown
+from floodstage.core.errors import ConfigError, ContextError, PairingError
 from floodstage.core.spans import SpanRow, Spans
-from floodstage.core.types import Request, Step, StepRecord
+from floodstage.core.types import Request, StepRecord
 from floodstage.decoding.draws import Drawing, Memory
 from floodstage.decoding.flood import FloodDecoder
-from floodstage.decoding.loop import decode
-from floodstage.engine.build import EngineConfig, build, find_model
+from floodstage.engine.build import EngineConfig, build, configured, find_model
 from floodstage.engine.device import clock_of, dtype_of, prepare
 from floodstage.engine.engine import Engine
 from floodstage.engine.options import Options
@@ -149,7 +148,7 @@ class Flood:
         records: list[StepRecord] = []
         done = 0
         finish: str | None = None
-        steps = self._steps(request)
+        steps = self.manager.steps(request)
         while finish is None:
             with spans("manager"):
                 step = next(steps)
@@ -184,17 +183,6 @@ class Flood:
         *_, last = self.stream(prompt, **settings)
         assert last.generation is not None
         return last.generation
-
-    def _steps(self, request: Request) -> Iterator[Step]:
-        engine = self.manager
-        return decode(
-            engine.target,
-            engine.drafter,
-            engine.verifier,
-            engine.scheduler,
-            [request],
-            clock=engine.clock,
-        )
 
     def _render(
         self,
@@ -240,11 +228,7 @@ def load_flood(manager: str = "flood-manager", **settings: Any) -> Flood:
     Raises ConfigError for an unknown setting or name, CheckpointError for broken files,
     PairingError for a manager and a renderer of different roots.
     """
-    known = FloodConfig.__dataclass_fields__
-    for name in settings:
-        if name not in known:
-            raise unknown("setting", name, known)
-    return build_flood(FloodConfig(target=manager, **settings))
+    return build_flood(configured(FloodConfig, target=manager, **settings))
 
 
 def load_decoder(

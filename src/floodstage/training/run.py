@@ -156,7 +156,7 @@ def train_renderer(run: RendererRun, out: Path, device: torch.device, say: Say =
 
     def probe(model: Renderer) -> Mapping[str, float]:
         model.eval().fuse()
-        found = exactness(FloodDecoder(model, hierarchy), seen.tolist())
+        found = exactness(FloodDecoder(model, hierarchy), seen)
         wrong = wrong_found(model, task.truth)
         model.train()
         return {**found.over_types(), **wrong}
