@@ -76,8 +76,8 @@ def test_constants_of_affine_can_be_inferred() -> None:
 
 def test_held_out_solutions_are_never_trained_on() -> None:
     for task in ("affine", "latin", "sudoku"):
-        assert all(held_out(p.solution) for p in some(task, 3, "heldout"))
-        assert not any(held_out(p.solution) for p in some(task, 10))
+        assert all(held_out(task, p.solution) for p in some(task, 3, "heldout"))
+        assert not any(held_out(task, p.solution) for p in some(task, 10))
 
 
 def test_instances_belong_to_their_seed() -> None:

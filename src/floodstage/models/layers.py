@@ -100,8 +100,8 @@ class Attention(nn.Module):
         q, k, d = self.q_norm.weight, self.k_norm.weight, self.head_dim
         return torch.cat([q.expand(self.heads, d), k.expand(self.kv_heads, d)])
 
-    def forward(self, h: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """h [..., H]; cos, sin [..., 1, d] -> [..., H]"""
+    def forward(self, h: Tensor, cos: Tensor | None, sin: Tensor | None, attend: Attend) -> Tensor:
+        """h [..., H]; cos, sin [..., 1, d] or None -> [..., H]"""
         heads, kv, d = self.heads, self.kv_heads, self.head_dim
         qkv = self.qkv(h).view(*h.shape[:-1], heads + 2 * kv, d)
         qk, v = qkv.split_with_sizes([heads + kv, kv], -2)
@@ -115,7 +115,7 @@ class Attention(nn.Module):
         out: Tensor = self.o_proj(attend(q, k, v))
         return out
 
-    def memory(self, h: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    def memory(self, h: Tensor, cos: Tensor | None, sin: Tensor | None) -> tuple[Tensor, Tensor]:
         """Only the keys and values of h: [..., h, d] each."""
         shape = (*h.shape[:-1], self.kv_heads, self.head_dim)
         k = self.k_proj(h).view(shape)
@@ -151,30 +151,36 @@ class Layer(nn.Module):
         self.post_attention_layernorm = Norm(config.hidden_size, config.norm_eps)
         self.mlp = Mlp(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor | None, sin: Tensor | None, attend: Attend) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
 
 class Rotary(nn.Module):
-    """cos and sin tables, grown on demand and kept in float32 until they are looked up."""
+    """cos and sin tables, grown on demand and kept in float32 until they are looked up. With the
+    rope type "none" there are none."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.inverse, self.scale = frequencies(config.head_dim, config.rope)
+        self.off = config.rope.get("rope_type") == "none"
         self.cos = torch.empty(0, config.head_dim)
         self.sin = self.cos
 
     def reserve(self, length: int, like: Tensor) -> None:
         """Have rows for `length` positions in the dtype and on the device of `like`."""
         cos = self.cos
+        if self.off:
+            return
         if cos.shape[0] < length or cos.dtype != like.dtype or cos.device != like.device:
             cos, sin = table(self.inverse, self.scale, max(length, 256))
             self.cos, self.sin = cos.to(like), sin.to(like)
 
-    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, positions: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """positions [...] -> cos, sin [..., 1, d]"""
+        if self.off:
+            return None, None
         return self.cos[positions].unsqueeze(-2), self.sin[positions].unsqueeze(-2)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 
+from floodstage.core.errors import CheckpointError
 from floodstage.models.block_diffusion import (
     BlockDiffusion,
     BlockDiffusionConfig,
     check_pairing,
 )
+from floodstage.models.canvas import DENOISER, CanvasConfig, Denoiser, Writer
 from floodstage.models.config import TransformerConfig, read_config
 from floodstage.models.files import fill, read_weights
 from floodstage.models.fractal import Renderer, RendererConfig
@@ -72,4 +74,26 @@ def load_renderer(folder: Path, *, dtype: torch.dtype, device: torch.device) -> 
         model = Renderer(config)
     model.to(dtype).to_empty(device=device)
     fill(model, weights, f"The renderer {str(folder)!r}")
+    return model.eval().fuse()
+
+
+def load_canvas(
+    folder: Path, *, dtype: torch.dtype, device: torch.device, kind: str
+) -> Denoiser | Writer:
+    """The canvas model in `folder`, which must be of the architecture `kind`.
+
+    Raises CheckpointError for one of another kind and for files that are missing, truncated,
+    corrupt or of another model.
+    """
+    raw = read_config(folder)
+    config = CanvasConfig.from_dict(raw)
+    if raw["architectures"] != [kind]:
+        raise CheckpointError(
+            f"{str(folder)!r} holds a {raw['architectures'][0]}, expected a {kind}."
+        )
+    weights = read_weights(folder)
+    with torch.device("meta"):
+        model = Denoiser(config) if kind == DENOISER else Writer(config)
+    model.to(dtype).to_empty(device=device)
+    fill(model, weights, f"The canvas model {str(folder)!r}")
     return model.eval().fuse()

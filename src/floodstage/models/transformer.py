@@ -71,11 +71,17 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.model.embed_tokens.weight.device
+        return self.lm_head.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.embed_tokens.weight.dtype
+        return self.lm_head.weight.dtype
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """ids [...] at `positions` of their texts -> [..., H]. For a model whose tokens mean more
+        in some places than in others to override."""
+        out: Tensor = self.model.embed_tokens(ids)
+        return out
 
     # -- inference ----------------------------------------------------------------------------
 
@@ -96,7 +102,7 @@ class Transformer(nn.Module):
             self.graphs = Graphs(self)
         make = self.room if self.graphs is None else self.graphs.lend
         cache = make(slots, capacity)
-        self.rotary.reserve(cache.capacity, self.model.embed_tokens.weight)
+        self.rotary.reserve(cache.capacity, self.lm_head.weight)
         state = State(cache, taps)
         if self.graphs is not None:
             self.graphs.expect_back(state, cache)
@@ -174,7 +180,7 @@ class Transformer(nn.Module):
         taps: Sequence[int],
     ) -> tuple[Tensor, Tensor | None]:
         """`run` with ready masks, one per kind of window (see `KVCache.stacked`)."""
-        x = self.model.embed_tokens(ids)
+        x = self.embed(ids, rows.positions)
         cos, sin = self.rotary(rows.positions)
         kept: dict[int, Tensor] = {}
         for i, layer in enumerate(self.model.layers):
@@ -188,9 +194,10 @@ class Transformer(nn.Module):
     def read(self, ids: Tensor, taps: Sequence[int] = ()) -> tuple[Tensor, Tensor | None]:
         """Whole texts at once, with gradients: ids [B, T] -> hidden [B, T, H] after the final
         norm, and taps [B, T, D]. Padding on the right needs no mask: attention is causal."""
-        self.rotary.reserve(ids.shape[1], self.model.embed_tokens.weight)
-        x = self.model.embed_tokens(ids)
-        cos, sin = self.rotary(torch.arange(ids.shape[1], device=ids.device))
+        self.rotary.reserve(ids.shape[1], self.lm_head.weight)
+        at = torch.arange(ids.shape[1], device=ids.device)
+        x = self.embed(ids, at)
+        cos, sin = self.rotary(at)
         kept: dict[int, Tensor] = {}
         for i, layer in enumerate(self.model.layers):
             x = layer(x, cos, sin, whole_texts(self.config.windows[i]))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from floodstage.core.errors import ConfigError, unknown
 
-KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "none")
 
 
 def frequencies(head_dim: int, rope: Mapping[str, Any]) -> tuple[Tensor, float]:
@@ -22,8 +22,9 @@ def frequencies(head_dim: int, rope: Mapping[str, Any]) -> tuple[Tensor, float]:
 
     `rope` holds `rope_theta`, `rope_type` and what that type needs, as transformers writes it.
     "dynamic" stretches only texts longer than the model's context, which are refused here, so it is
-    the default. Sources: RoPE (Su et al. 2021), position interpolation (Chen et al. 2023), YaRN
-    (Peng et al. 2023), Llama 3.1. Raises ConfigError for a type that is not in KINDS.
+    the default; "none" does not rotate at all. Sources: RoPE (Su et al. 2021), position
+    interpolation (Chen et al. 2023), YaRN (Peng et al. 2023), Llama 3.1. Raises ConfigError for a
+    type that is not in KINDS.
     """
     kind = str(rope.get("rope_type", rope.get("type", "default")))
     if kind not in KINDS:
@@ -32,6 +33,8 @@ def frequencies(head_dim: int, rope: Mapping[str, Any]) -> tuple[Tensor, float]:
     # Named, because a model may be built with another default device.
     share = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
     spread = theta**share
+    if kind == "none":
+        return torch.zeros_like(spread), 1.0
     if kind == "linear":
         return 1.0 / spread / _number(rope, "factor"), 1.0
     if kind == "llama3":
@@ -99,7 +102,10 @@ def table(inverse: Tensor, scale: float, length: int) -> tuple[Tensor, Tensor]:
     return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [..., heads, head_dim] by tables [..., 1, head_dim] of `table`."""
+def rotate(x: Tensor, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+    """x [..., heads, head_dim] by tables [..., 1, head_dim] of `table`; without tables not at all:
+    for models that know their places by other means."""
+    if cos is None or sin is None:
+        return x
     half = x.shape[-1] // 2
     return x * cos + torch.roll(x, half, -1) * sin

@@ -13,14 +13,15 @@ import io
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from floodstage.core.errors import ConfigError, unknown
 
 Cells: TypeAlias = "list[list[int | None]]"
 Full: TypeAlias = "list[list[int]]"
+T = TypeVar("T")
 Split = Literal["train", "heldout"]
-MODULUS = 64  # of `affine`: its values are 0 .. MODULUS - 1
+MODULUS = 16  # of `affine`: its values are 0 .. MODULUS - 1
 _HELD_OUT_BUCKETS = 20
 
 
@@ -54,23 +55,34 @@ def puzzles(
     task: str, height: int, width: int, split: Split = "train", *, seed: int = 0
 ) -> Iterator[Puzzle]:
     """Endless instances of one size. Raises ConfigError for a task or a size there is not."""
-    make = _maker(task, height, width)
+    solve, open_up = _maker(task, height, width)
     if split not in ("train", "heldout"):
         raise unknown("split", split, ("train", "heldout"))
     number = 0
     while True:
         rng = random.Random(f"{task}:{height}x{width}:{split}:{seed}:{number}")
         number += 1
-        puzzle = make(height, width, rng)
-        if task == "sum" or held_out(puzzle.solution) == (split == "heldout"):
-            yield puzzle
+        solution = solve(height, width, rng)
+        if task == "sum" or held_out(task, solution) == (split == "heldout"):
+            yield Puzzle(task, open_up(solution, rng), solution)
 
 
-def held_out(solution: Full) -> bool:
-    """Whether a solution is kept from training: 1 in 20. (`sum` has one solution for a size: its
-    sizes are what is held out.)"""
-    text = ";".join(",".join(map(str, row)) for row in solution)
-    return hashlib.sha256(text.encode()).digest()[0] % _HELD_OUT_BUCKETS == 0
+def held_out(task: str, solution: Full) -> bool:
+    """Whether a solution is kept from training: 1 in 20. Those of `affine` by their constants, at
+    every size. (`sum` has one solution for a size: its sizes are what is held out.)"""
+    if task == "affine":
+        corner, right, below = corner_of(solution)
+        return affine_held_out((below - corner) % MODULUS, (right - corner) % MODULUS, corner)
+    return _held_out(";".join(",".join(map(str, row)) for row in solution))
+
+
+def affine_held_out(a: int, b: int, c: int) -> bool:
+    """Whether a i + b j + c is kept from training."""
+    return _held_out(f"{a},{b},{c}")
+
+
+def _held_out(key: str) -> bool:
+    return hashlib.sha256(key.encode()).digest()[0] % _HELD_OUT_BUCKETS == 0
 
 
 def faults(task: str, given: Cells, filled: Cells) -> list[Fault]:
@@ -170,43 +182,58 @@ def write_csv(cells: Cells | Full) -> str:
 # --- The tasks -----------------------------------------------------------------------------------
 
 
-def _sum(height: int, width: int, rng: random.Random) -> Puzzle:
-    """Cell (i, j) is i + j; nothing is given."""
-    solution = [[i + j for j in range(width)] for i in range(height)]
-    return Puzzle("sum", [[None] * width for _ in range(height)], solution)
+# A solution, and then its clues.
 
 
-def _affine(height: int, width: int, rng: random.Random) -> Puzzle:
-    """Cell (i, j) is a i + b j + c mod MODULUS; the first two cells of the first row and column
-    and a few others are given: enough to infer the constants."""
+def _sum(height: int, width: int, rng: random.Random) -> Full:
+    """Cell (i, j) is i + j."""
+    return [[i + j for j in range(width)] for i in range(height)]
+
+
+def _nothing(solution: Full, rng: random.Random) -> Cells:
+    return [[None] * len(row) for row in solution]
+
+
+def _affine(height: int, width: int, rng: random.Random) -> Full:
+    """Cell (i, j) is a i + b j + c mod MODULUS."""
     a, b, c = (rng.randrange(MODULUS) for _ in range(3))
-    solution = [[(a * i + b * j + c) % MODULUS for j in range(width)] for i in range(height)]
+    return [[(a * i + b * j + c) % MODULUS for j in range(width)] for i in range(height)]
+
+
+def _few(solution: Full, rng: random.Random) -> Cells:
+    """The first two cells of the first row and column and a few others: enough to infer the
+    constants of `affine`."""
+    height, width = len(solution), len(solution[0])
     known = {(0, 0), (0, min(1, width - 1)), (min(1, height - 1), 0)}
     known |= {(rng.randrange(height), rng.randrange(width)) for _ in range(5)}
-    given: Cells = [
+    return [
         [cell if (i, j) in known else None for j, cell in enumerate(row)]
         for i, row in enumerate(solution)
     ]
-    return Puzzle("affine", given, solution)
 
 
-def _latin(height: int, width: int, rng: random.Random) -> Puzzle:
-    """Every row and every column holds 1 .. n once; as many clues are left as make the solution the
-    only one. Over 9 x 9 the squares are those of the cyclic group, shuffled: search takes long."""
+def _latin(height: int, width: int, rng: random.Random) -> Full:
+    """Every row and every column holds 1 .. n once. Over 9 x 9 the squares are those of the cyclic
+    group, shuffled: search takes long."""
     if height <= 9:
         empty: Cells = [[None] * width for _ in range(height)]
-        solution = next(solutions(empty, 0, rng))
-    else:
-        rows, columns, symbols = (rng.sample(range(height), height) for _ in range(3))
-        solution = [[symbols[(i + j) % height] + 1 for j in columns] for i in rows]
-    return Puzzle("latin", _dig(solution, 0, rng), solution)
+        return next(solutions(empty, 0, rng))
+    rows, columns, symbols = (rng.sample(range(height), height) for _ in range(3))
+    return [[symbols[(i + j) % height] + 1 for j in columns] for i in rows]
 
 
-def _sudoku(height: int, width: int, rng: random.Random) -> Puzzle:
-    """9 x 9, rows, columns and 3 x 3 boxes hold 1 .. 9 once; the solution is the only one."""
+def _sudoku(height: int, width: int, rng: random.Random) -> Full:
+    """9 x 9; rows, columns and 3 x 3 boxes hold 1 .. 9 once."""
     empty: Cells = [[None] * 9 for _ in range(9)]
-    solution = next(solutions(empty, 3, rng))
-    return Puzzle("sudoku", _dig(solution, 3, rng), solution)
+    return next(solutions(empty, 3, rng))
+
+
+def _only_latin(solution: Full, rng: random.Random) -> Cells:
+    return _dig(solution, 0, rng)
+
+
+def _only_sudoku(solution: Full, rng: random.Random) -> Cells:
+    return _dig(solution, 3, rng)
 
 
 def _dig(solution: Full, box: int, rng: random.Random) -> Cells:
@@ -316,10 +343,16 @@ def _affine_law(cells: Cells) -> list[Fault]:
     return best
 
 
-def _constants(cells: Cells, known: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+def corner_of(cells: Sequence[Sequence[T]]) -> tuple[T, T, T]:
+    """The first cell, the one right of it and the one below; where there is none, the first."""
     corner = cells[0][0]
     right = cells[0][1] if len(cells[0]) > 1 else corner
     below = cells[1][0] if len(cells) > 1 else corner
+    return corner, right, below
+
+
+def _constants(cells: Cells, known: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    corner, right, below = corner_of(cells)
     if corner is not None and right is not None and below is not None:
         yield (below - corner) % MODULUS, (right - corner) % MODULUS, corner
         return
@@ -365,11 +398,14 @@ def _once(cells: Cells, groups: list[list[tuple[int, int, str]]]) -> list[Fault]
     return found
 
 
-_MAKERS: dict[str, Callable[[int, int, random.Random], Puzzle]] = {
-    "sum": _sum,
-    "affine": _affine,
-    "latin": _latin,
-    "sudoku": _sudoku,
+Maker: TypeAlias = tuple[
+    Callable[[int, int, random.Random], Full], Callable[[Full, random.Random], Cells]
+]
+_MAKERS: dict[str, Maker] = {
+    "sum": (_sum, _nothing),
+    "affine": (_affine, _few),
+    "latin": (_latin, _only_latin),
+    "sudoku": (_sudoku, _only_sudoku),
 }
 _LAWS: dict[str, Callable[[Cells], list[Fault]]] = {
     "sum": _sum_law,
@@ -380,7 +416,7 @@ _LAWS: dict[str, Callable[[Cells], list[Fault]]] = {
 TASKS = tuple(_MAKERS)
 
 
-def _maker(task: str, height: int, width: int) -> Callable[[int, int, random.Random], Puzzle]:
+def _maker(task: str, height: int, width: int) -> Maker:
     if task not in _MAKERS:
         raise unknown("grid task", task, _MAKERS)
     if height < 1 or width < 1:

@@ -89,7 +89,7 @@ def train_target(run: TargetRun, out: Path, device: torch.device, say: Say = pri
 
     Raises CheckpointError if `out` holds a run of another configuration.
     """
-    _begin(out, asdict(run))
+    begin_run(out, asdict(run))
     tokenizer = _tokenizer(run, out, say)
     say("Encoding the corpus.")
     train, held_out = (
@@ -140,7 +140,7 @@ def train_renderer(run: RendererRun, out: Path, device: torch.device, say: Say =
     Raises CheckpointError if `out` holds a run of another configuration.
     """
     hierarchy = Hierarchy.load(Path(run.manager))
-    _begin(out, asdict(run))
+    begin_run(out, asdict(run))
     say("Counting roots.")
     seen = torch.cat(
         [
@@ -167,7 +167,7 @@ def train_renderer(run: RendererRun, out: Path, device: torch.device, say: Say =
     return out / "model"
 
 
-def _begin(out: Path, config: dict[str, Any]) -> None:
+def begin_run(out: Path, config: dict[str, Any]) -> None:
     """Write the configuration of a new run, or hold it against that of the run in `out`."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "run.json"
@@ -241,7 +241,7 @@ def train_drafter(
     mask = mask_token(run, target, tokenizer)
     for p in target.parameters():
         p.requires_grad_(False)
-    _begin(out, asdict(run) | {"target": _fingerprint(target)})
+    begin_run(out, asdict(run) | {"target": _fingerprint(target)})
     train = own_text(run, target, tokenizer, out / "own_text.npz", "train", run.texts, say)
     held_out = own_text(run, target, tokenizer, out / "own_text_heldout.npz", "heldout", 192, say)
     if run.start is None:
