@@ -83,7 +83,9 @@ def picture(*draws: Callable[[Axes], None]) -> bytes:
         panels = figure.subplots(1, len(draws), squeeze=False)[0]
         for axes, draw in zip(panels, draws, strict=True):
             draw(axes)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+        handles, labels = panels[0].get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside right upper")
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=100)
     return out.getvalue()

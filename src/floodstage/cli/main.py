@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from floodstage.cli.analyze import analyze, compare
+from floodstage.cli.canvas import app as canvas_app
 from floodstage.cli.flood import app as flood_app
 from floodstage.cli.lab import replay, sweep, trace
 from floodstage.cli.options import (
@@ -46,6 +47,7 @@ app = typer.Typer(
 )
 app.add_typer(train_app, name="train")
 app.add_typer(flood_app, name="flood")
+app.add_typer(canvas_app, name="canvas")
 
 for command in (analyze, compare, sweep, trace, replay):
     app.command()(command)

@@ -64,3 +64,16 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
     if not words or not all(word.isdecimal() and int(word) for word in words):
         raise ConfigError(f"{option} takes whole numbers such as 1,2,4; got {text!r}.")
     return tuple(sorted({int(word) for word in words}))
+
+
+def sizes(option: str, text: str) -> tuple[tuple[int, int], ...]:
+    """ "64x64,9x12" as pairs of height and width, fewest cells first. Raises ConfigError."""
+    found = set()
+    for word in filter(None, map(str.strip, text.lower().split(","))):
+        parts = word.split("x")
+        if len(parts) != 2 or not all(p.isdecimal() and int(p) for p in parts):
+            raise ConfigError(f"{option} takes sizes such as 64x64 or 8x8,9x12; got {text!r}.")
+        found.add((int(parts[0]), int(parts[1])))
+    if not found:
+        raise ConfigError(f"{option} takes sizes such as 64x64 or 8x8,9x12; got {text!r}.")
+    return tuple(sorted(found, key=lambda s: (s[0] * s[1], s)))

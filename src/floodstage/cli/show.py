@@ -14,14 +14,18 @@ from rich.style import Style
 from rich.table import Table as Screen
 
 from floodstage.bench.batches import BatchSummary, markdown
+from floodstage.bench.records import write_whole
 from floodstage.bench.summary import ACCEPTED, HEAD, POSITIONS, ArmSummary, cells, survival
 from floodstage.bench.tables import Table
 from floodstage.bench.tables import markdown as tables_markdown
 from floodstage.core.errors import ConfigError
 from floodstage.decoding.flood import FloodDecoder
+from floodstage.decoding.refine import Refinement
 from floodstage.engine.build import ASSETS, shipped
+from floodstage.engine.canvas import CanvasEngine, said
 from floodstage.engine.engine import Chunk, Engine, Generation
 from floodstage.engine.flood import Flood, FloodGeneration
+from floodstage.text.grids import Cells, write_csv
 
 DRAFTED = "green"
 
@@ -143,6 +147,43 @@ def print_edit(decoder: FloodDecoder, text: str, at: int, by: str, *, as_json: b
     )
     if as_json:
         print(json.dumps({"text": after.text, "roots": after.roots, "kept": kept}))
+
+
+def print_canvas(
+    engine: CanvasEngine,
+    given: Cells,
+    refinement: Refinement,
+    *,
+    out: Path | None,
+    film_path: Path | None,
+    as_json: bool,
+) -> bool:
+    """The filled grid as CSV, a line for every pass and the checker's word; whether it is right."""
+    found = engine.solve(given, refinement)
+    text = write_csv(found.cells)
+    if out is None:
+        print(text, end="")
+    else:
+        write_whole(out, text)
+    holes = sum(x is None for row in given for x in row)
+    verdict = (
+        f"right by the law of {engine.task!r}"
+        if found.right
+        else f"NOT right: {len(found.faults):,} faults: {said(found.faults)}"
+    )
+    print(
+        f"{holes:,} holes of {len(given)}x{len(given[0])} in {found.passes} passes, "
+        f"{1e3 * found.wall_s:,.1f} ms · {verdict}",
+        file=sys.stderr,
+    )
+    if film_path is not None:
+        from floodstage.bench.canvas_study import film  # draws
+
+        write_whole(film_path, film(engine, given, refinement))
+        print(f"Every pass: {film_path}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(asdict(found) | {"right": found.right}))
+    return found.right
 
 
 def print_tables(tables: list[Table], out: Path, *, as_json: bool) -> None:

@@ -126,8 +126,9 @@ def refine(
     cells = canvas.cells.clone()
     total = holes.sum((1, 2))
     done = (total == 0).cpu()
-    most = int(total.max()) if refinement.schedule == "one" else refinement.passes
-    for number in range(1, most + 1):
+    one = refinement.schedule == "one"
+    limit = total if one else torch.full_like(total, refinement.passes)
+    for number in range(1, int(limit.max()) + 1):
         if bool(done.all()):
             return
         start = clock()
@@ -139,12 +140,12 @@ def refine(
         masked = before == mask
         doubted = ~masked & ~some.locked & (own < refinement.remask)
         wanting = masked | doubted
-        last = number == most
-        chosen = wanting if last else choose(refinement, number, wanting, sure, total[live])
+        last = limit[live] == number
+        chosen = choose(refinement, number, wanting, sure, total[live]) | last[:, None, None]
         after = torch.where(wanting, torch.where(chosen, value, mask), before)
         cells = cells.index_copy(0, live, after)
         record = _record(number, before, after, mask, sure, doubted)
-        done[live.cpu()] = _finished(refinement, before, after, mask, check, live)
+        done[live.cpu()] = last.cpu() | _finished(refinement, before, after, mask, check, live)
         if truth is not None:
             wrong = (cells != truth) & (cells != mask) & ~canvas.locked
             record = replace(record, errors=int(wrong.sum()))

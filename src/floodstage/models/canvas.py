@@ -294,4 +294,29 @@ def _waves(count: int, hidden: int) -> Tensor:
     table = torch.cat([angles.cos(), angles.sin()], -1)
     table = F.pad(table, (0, hidden - table.shape[1])).float()
     turn, _ = torch.linalg.qr(torch.randn(hidden, hidden))
-    return table @ turn + 0.2 * torch.randn(count, hidden)
+    out: Tensor = table @ turn + 0.2 * torch.randn(count, hidden)
+    return out
+
+
+def _per_cell(config: CanvasConfig) -> int:
+    """Multiplications and additions of the linear layers for one cell."""
+    c, d = config, config.hidden // config.heads
+    attention = c.hidden * d * (c.heads + 2 * c.kv_heads) + c.hidden * d * c.heads
+    return 2 * (c.layers * (attention + 3 * c.hidden * c.inner) + c.hidden * c.values)
+
+
+def filling_flops(config: CanvasConfig, height: int, width: int) -> int:
+    """Of one pass over one grid."""
+    cells, ways = height * width, 3 if config.box else 2
+    line = {0: width, 1: height, 2: config.box**2}
+    compared = sum(line[i % ways] for i in range(config.layers))
+    return cells * (_per_cell(config) + 4 * config.hidden * compared)
+
+
+def writing_flops(config: CanvasConfig, cells: int, prompt: int, *, rows: int | None = None) -> int:
+    """Of writing one grid after a prompt, with a cache: `rows` are those that were run, drafted
+    ones included (default: one for every cell)."""
+    rows = cells if rows is None else rows
+    mean = prompt + cells / 2
+    own = prompt * (_per_cell(config) + 2 * config.layers * config.hidden * prompt)
+    return int(own + rows * (_per_cell(config) + 4 * config.layers * config.hidden * mean))

@@ -96,4 +96,5 @@ def load_canvas(
         model = Denoiser(config) if kind == DENOISER else Writer(config)
     model.to(dtype).to_empty(device=device)
     fill(model, weights, f"The canvas model {str(folder)!r}")
-    return model.eval().fuse()
+    model.eval().fuse()
+    return model

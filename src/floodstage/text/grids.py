@@ -85,7 +85,7 @@ def _held_out(key: str) -> bool:
     return hashlib.sha256(key.encode()).digest()[0] % _HELD_OUT_BUCKETS == 0
 
 
-def faults(task: str, given: Cells, filled: Cells) -> list[Fault]:
+def faults(task: str, given: Cells, filled: Sequence[Sequence[int | None]]) -> list[Fault]:
     """Every fault of `filled`, by the law alone: no solution is needed. Empty: it is right.
 
     Raises ConfigError if the two are not of one shape, or of one that the task does not have.
@@ -109,7 +109,7 @@ def faults(task: str, given: Cells, filled: Cells) -> list[Fault]:
         for j, cell in enumerate(row)
         if cell is None
     ]
-    return found or _LAWS[task](filled)
+    return found or _LAWS[task]([list(row) for row in filled])
 
 
 def contradictions(task: str, given: Cells) -> list[Fault]:

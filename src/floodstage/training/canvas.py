@@ -9,7 +9,7 @@ and for `sum` and `affine` every size of more cells than a lesson has.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -129,7 +129,7 @@ class CanvasTask:
         self.model.eval()
         wanted = torch.tensor([p.solution for p in self.asked])
         if isinstance(self.model, Writer):
-            found = self.greedy(wanted)
+            found = greedy_grids(self.model, self.asked)
         else:
             canvas = canvas_of(self.asked, self.model)
             found = fill(self.model, canvas, Refinement()).cells.cpu()
@@ -141,22 +141,23 @@ class CanvasTask:
             f"cells_{h}x{w}": float(right.float().mean()),
         }
 
-    def greedy(self, wanted: Tensor) -> Tensor:
-        """What the twin writes after the right cells: all of it is right exactly where its own
-        greedy grid is."""
-        assert isinstance(self.model, Writer)
-        out = []
-        for puzzle, solution in zip(self.asked, wanted, strict=True):
-            lesson = lesson_of(puzzle, solution)
-            ids, begin = sequence(self.model, lesson, torch.Generator().manual_seed(0))
-            hidden, _ = self.model.read(ids.to(self.model.device))
-            logits = self.model.lm_head(hidden[:, begin:])
-            out.append(logits.argmax(-1).view(solution.shape).cpu())
-        return torch.stack(out)
-
     def export(self, folder: Path, history: list[dict[str, float]]) -> None:
         save_canvas(folder, self.model)
         (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+
+
+@torch.no_grad()
+def greedy_grids(model: Writer, asked: Sequence[Puzzle]) -> Tensor:
+    """[n, H, W]: what the twin writes after the right cells, in one pass a grid. It is all right
+    exactly where the grid it writes by itself is, up to rounding."""
+    out = []
+    for puzzle in asked:
+        lesson = lesson_of(puzzle)
+        ids, begin = sequence(model, lesson, torch.Generator().manual_seed(0))
+        hidden, _ = model.read(ids.to(model.device))
+        logits = model.lm_head(hidden[0, begin:])
+        out.append(logits.argmax(-1).view(lesson.solution.shape[1:]).cpu())
+    return torch.stack(out)
 
 
 def held_out_instances(task: str) -> tuple[Puzzle, ...]:
@@ -173,10 +174,11 @@ def canvas_of(asked: tuple[Puzzle, ...], model: Denoiser) -> Canvas:
     return Canvas.of(cells, cells != model.mask_id)
 
 
-def lesson_of(puzzle: Puzzle, solution: Tensor) -> Lesson:
+def lesson_of(puzzle: Puzzle) -> Lesson:
     given = torch.tensor([[[x is not None for x in row] for row in puzzle.given]])
-    h, w = solution.shape
-    return Lesson(solution[None], given, torch.arange(h)[None], torch.arange(w)[None])
+    h, w = puzzle.height, puzzle.width
+    solution = torch.tensor(puzzle.solution)[None]
+    return Lesson(solution, given, torch.arange(h)[None], torch.arange(w)[None])
 
 
 def filling_loss(model: Denoiser, lesson: Lesson, generator: torch.Generator) -> Tensor:
