@@ -139,8 +139,9 @@ def bench(
         str,
         typer.Option(
             help="Comma-separated; the first is the baseline. A drafter's name, with a draft "
-            "length and policies if wanted (ngram:10, auto+best-first+cost), or a peer on the same "
-            "weights: transformers, transformers-lookup:10, transformers-assistant:5."
+            "length and policies if wanted (ngram:10, jacobi:8, lookahead:8, "
+            "auto+best-first+cost), or a peer on the same weights: transformers, "
+            "transformers-lookup:10, transformers-assistant:5."
         ),
     ] = "none,ngram,auto",
     assistant: Annotated[

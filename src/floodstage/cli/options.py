@@ -12,8 +12,9 @@ Target = Annotated[str, typer.Option(help="Shipped name, folder or hub id of the
 Drafter = Annotated[
     str,
     typer.Option(
-        help="auto, none, ngram, or the name of a DFlash drafter or of a smaller model. "
-        "auto: the one shipped beside the target, else ngram."
+        help="auto, none, ngram, jacobi or lookahead (settings as in 'ngram(longest=4)'), or the "
+        "name of a DFlash drafter or of a smaller model. auto: the one shipped beside the target, "
+        "else ngram."
     ),
 ]
 Workload = Annotated[
