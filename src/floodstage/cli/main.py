@@ -12,7 +12,7 @@ import typer
 
 from floodstage.cli.analyze import analyze, compare
 from floodstage.cli.flood import app as flood_app
-from floodstage.cli.lab import replay, sweep, trace
+from floodstage.cli.lab import jacobi, replay, sweep, trace
 from floodstage.cli.options import (
     Candidates,
     Device,
@@ -47,7 +47,7 @@ app = typer.Typer(
 app.add_typer(train_app, name="train")
 app.add_typer(flood_app, name="flood")
 
-for command in (analyze, compare, sweep, trace, replay):
+for command in (analyze, compare, sweep, trace, replay, jacobi):
     app.command()(command)
 
 
