@@ -25,7 +25,8 @@ def config(tiny: Any, *arms: str, **changes: Any) -> BenchConfig:
 
 
 def test_an_arm_is_a_drafter_a_length_and_a_scheduler(tiny: Any) -> None:
-    names = ("none", "ngram:4", "ngram+confidence", f"{tiny.drafter}:3+confidence", "auto")
+    names = ("none", "ngram:4", "ngram+confidence", f"{tiny.drafter}:3+confidence", "auto",
+             "jacobi(fill=ngram):6", "lookahead(longest=2)")  # fmt: skip
     arms, engine = make_arms(config(tiny, *names))
     assert [arm.name for arm in arms] == list(names)
     shapes = []
@@ -40,6 +41,8 @@ def test_an_arm_is_a_drafter_a_length_and_a_scheduler(tiny: Any) -> None:
         ("ngram", "confidence", 10),
         ("block-diffusion", "confidence", 3),
         ("ngram", "fixed", 10),
+        ("jacobi", "fixed", 6),
+        ("lookahead", "fixed", 8),
     ]
 
 
@@ -47,6 +50,7 @@ def test_an_arm_is_a_drafter_a_length_and_a_scheduler(tiny: Any) -> None:
     ("arms", "said"),
     [
         (("ngram:many",), "'ngram:many' has no number after its colon"),
+        (("jacobi:8", "jacobbi:8"), "Unknown drafter 'jacobbi'. Did you mean 'jacobi'"),
         (("none", "ngrm"), "Unknown drafter 'ngrm'. Did you mean 'ngram'"),
         (("ngram+confidance",), "'confidance'. Did you mean 'confidence'"),
         (("transformers-look:3",), "Unknown peer .*Did you mean 'transformers-lookup'"),

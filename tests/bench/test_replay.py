@@ -107,6 +107,8 @@ def test_a_trace_is_written_resumed_and_replayed(tiny: Any, tmp_path: Path) -> N
     assert scores[-1].tokens_per_s >= best
     with pytest.raises(RunError, match="another folder"):
         trace(asked, "ngram", tmp_path)
+    with pytest.raises(ConfigError, match="'jacobi' cannot be traced: a trace verifies no draft"):
+        trace(asked, "jacobi", tmp_path)
     with pytest.raises(ConfigError, match="Did you mean 'cost'"):
         replay_run([tmp_path], ["fixed:1", "csot"])
 

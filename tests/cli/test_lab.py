@@ -1,4 +1,4 @@
-"""sweep, analyze, compare, trace and replay as typed: one run folder goes through all of them."""
+"""sweep, analyze, compare, trace, replay and jacobi as typed."""
 
 from __future__ import annotations
 
@@ -65,10 +65,23 @@ def test_a_trace_is_replayed(words: list[object], tmp_path: Path) -> None:
     assert scores[-1]["policy"] == "oracle"
 
 
+def test_jacobi_is_traced(tiny: Any, tmp_path: Path) -> None:
+    asked = ["--target", tiny.target, "--prompts", 2, "--tokens", 8, "--sketch", "0,50"]
+    more = ["--fill", "random", "--threads", 1, "--device", "cpu", "--out", tmp_path, "--json"]
+    said = floodstage("jacobi", *asked, *more)
+    titles = [table["title"] for table in json.loads(said.stdout.splitlines()[-1])]
+    assert titles[-1] == "The way to the fixed point"
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *("env.json", "records.jsonl", "summary.md", "summary.json", "accuracy_by_step.png")
+    }
+
+
 @pytest.mark.parametrize(
     ("given", "code", "said"),
     [
         (("sweep", "--out", "x", "--draft-len", "4-"), 2, "4-16:2"),
+        (("jacobi", "--out", "x", "--sketch", "0,100"), 2, "from 0 to 99"),
+        (("jacobi", "--out", "x", "--sketch", "-5"), 2, "got '-5'"),
         (("replay", "nowhere"), 1, "holds no trace"),
         (("analyze", "nowhere"), 1, "nowhere"),
         (("compare", "nowhere", "there"), 1, "nowhere"),

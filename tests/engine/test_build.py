@@ -52,6 +52,11 @@ def engine(pair: Any, **settings: Any) -> Engine:
     ("setting", "name", "said"),
     [
         ("drafter", "ngrams", "Unknown drafter 'ngrams'. Did you mean 'ngram'"),
+        ("drafter", "jacoby", "Unknown drafter 'jacoby'. Did you mean 'jacobi'"),
+        ("drafter", "look-ahead", "Unknown drafter 'look-ahead'. Did you mean 'lookahead'"),
+        ("drafter", "jacobi(fil=ngram)", "setting of 'jacobi' 'fil'. Did you mean 'fill'"),
+        ("drafter", "jacobi(fill=repeet)", "Unknown fill 'repeet'. Did you mean 'repeat'"),
+        ("drafter", "ngram(draft_len=4)", "setting of 'ngram' 'draft_len'"),
         ("verifier", "mach", "Unknown verifier 'mach'. Did you mean 'match'"),
         ("scheduler", "confident", "Unknown scheduler 'confident'. Did you mean 'confidence'"),
         ("device", "cuba", "Unknown device 'cuba'. Did you mean 'cuda'"),
@@ -99,7 +104,8 @@ def test_auto_is_ngram_where_no_drafter_is_shipped(engine_of: Callable[..., Engi
 def test_the_draft_length_is_the_drafters_own_unless_given(
     engine_of: Callable[..., Engine],
 ) -> None:
-    for drafter, own in (("none", 0), ("ngram", 10), ("tiny", 5)):
+    sizes = {"none": 0, "ngram": 10, "jacobi": 8, "lookahead(longest=2)": 8, "tiny": 5}
+    for drafter, own in sizes.items():
         assert engine_of(drafter).scheduler.choose() == own
         assert engine_of(drafter, draft_len=3).scheduler.choose() == 3
 
@@ -121,6 +127,20 @@ def test_every_setting_writes_the_same_greedy_text(
     plain = engine_of("none").generate("What is 3 + 4?", max_new_tokens=30)
     g = engine_of("tiny", **settings).generate("What is 3 + 4?", max_new_tokens=30)
     assert g.ids == plain.ids
+
+
+@pytest.mark.parametrize("drafter", ["jacobi", "jacobi(fill=ngram)", "lookahead"])
+def test_guesses_write_the_same_text_and_want_a_verifier_that_gives_them(
+    engine_of: Callable[..., Engine], drafter: str
+) -> None:
+    for warm in ({}, {"temperature": 0.7}):
+        plain = engine_of("none").generate("What is 3 + 4?", max_new_tokens=30, **warm)
+        g = engine_of(drafter).generate("What is 3 + 4?", max_new_tokens=30, **warm)
+        assert g.ids == plain.ids
+    with pytest.raises(ConfigError, match="'reject' does not give: use 'match'"):
+        engine_of(drafter, verifier="reject")
+    with pytest.raises(ConfigError, match="is none"):
+        engine_of(drafter, candidates="beam")
 
 
 def test_bfloat16_runs(engine_of: Callable[..., Engine]) -> None:

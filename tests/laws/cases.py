@@ -12,6 +12,8 @@ from floodstage.decoding.verifiers import MatchVerifier, RejectVerifier
 from floodstage.drafting.block_diffusion import BlockDiffusionDrafter
 from floodstage.drafting.candidates import Adaptive, Beam, BestFirst, PrefixRank, UncertainSparse
 from floodstage.drafting.draft_model import ModelDrafter
+from floodstage.drafting.jacobi import JacobiDrafter
+from floodstage.drafting.lookahead import LookaheadDrafter
 from floodstage.drafting.ngram import NgramDrafter
 from floodstage.drafting.none import NoDrafter
 from floodstage.drafting.seeding import Seeding
@@ -78,8 +80,20 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "cost": lambda: CostScheduler(7),
 }
 
+TRAJECTORY: dict[str, Drafter] = {
+    "jacobi": JacobiDrafter(),
+    "jacobi-ngram": JacobiDrafter(fill="ngram"),
+    "lookahead": LookaheadDrafter(),
+}
+"""Drafters that remember the target's guesses: a draft depends on the drafts before it."""
+
 Texts = tuple[TokenIds, ...]
 Make = Callable[[Texts], Drafter]
+
+
+def _same(drafter: Drafter, texts: Texts) -> Drafter:
+    return drafter
+
 
 REAL: dict[str, Make] = {
     "none": lambda texts: NoDrafter(),
@@ -88,6 +102,7 @@ REAL: dict[str, Make] = {
     "sampled": lambda texts: ModelDrafter(ToyTarget(blur=1.0), draft_len=7, sampled=True),
     "toy-block": lambda texts: ToyBlock(ToyTarget(blur=0.7)),
     "toy-tree": lambda texts: ToyBlock(ToyTarget(blur=0.7), branches=True),
+    **{name: partial(_same, drafter) for name, drafter in TRAJECTORY.items()},
 }
 SCRIPTED: dict[str, Make] = {
     "right": lambda texts: Scripted(right, texts),
@@ -123,10 +138,6 @@ SELF: dict[str, Drafter] = {
 }
 
 
-def _same(drafter: Drafter, texts: Texts) -> Drafter:
-    return drafter
-
-
 TINY: dict[str, Make] = {
     "ngram": lambda texts: NgramDrafter(),
     "draft-model": lambda texts: ModelDrafter(tiny_target(2), draft_len=7),
@@ -135,7 +146,7 @@ TINY: dict[str, Make] = {
     "forest": lambda texts: Scripted(forest, texts),
     "alternating": lambda texts: Scripted(alternating, texts),
     "mask": lambda texts: Scripted(always(MASK), texts),
-    **{name: partial(_same, drafter) for name, drafter in (SHAPED | LED).items()},
+    **{name: partial(_same, drafter) for name, drafter in (SHAPED | LED | TRAJECTORY).items()},
 }
 
 
@@ -171,6 +182,7 @@ def law_case(
         "sampled": ModelDrafter(blurred, draft_len=3, sampled=True),
         "toy-block": ToyBlock(blurred),
         "toy-tree": ToyBlock(blurred, branches=True),
+        **TRAJECTORY,
     }
     return Case(
         target=SMALL,

@@ -10,12 +10,13 @@ from floodstage.core.types import Sampling
 from floodstage.scheduling.fixed import FixedScheduler
 
 from . import laws
-from .cases import REAL, SCHEDULERS, SELF, SHAPED, TINY, TOY, VERIFIERS, WARM, requests
+from .cases import REAL, SCHEDULERS, SELF, SHAPED, TINY, TOY, TRAJECTORY, VERIFIERS, WARM, requests
 from .laws import Case
 from .tiny import MASK, tiny_drafter, tiny_target
 
-CERTAIN = [name for name in REAL if name not in ("none", "sampled")]
-"""Drafters whose draft is a function of the text."""
+CERTAIN = [name for name in REAL if name not in ("none", "sampled", *TRAJECTORY)]
+"""Drafters whose draft is a function of the text. Those that remember the target's guesses obey
+another law: see `test_trajectory`."""
 
 
 @pytest.mark.parametrize("slots", [1, 3])

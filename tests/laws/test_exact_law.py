@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from . import laws
-from .cases import SMALL, law_case, law_request
+from .cases import SMALL, TRAJECTORY, law_case, law_request
 
 FAST = [
     ("none", "0", "match", {}),
@@ -17,11 +17,13 @@ FAST = [
     ("sampled", "7", "reject", {}),
     ("sampled", "confidence", "reject", {}),
     ("draft-model", "7", "reject", {}),
+    ("jacobi", "7", "match", {}),
+    ("lookahead", "turns", "match", {}),
     ("draft-model", "turns", "reject", {"top_p": 0.9, "repetition_penalty": 1.5}),
 ]
 ALL = [
     (drafter, scheduler, verifier, sampling)
-    for drafter in ("ngram", "draft-model", "sampled", "toy-block", "toy-tree")
+    for drafter in ("ngram", "draft-model", "sampled", "toy-block", "toy-tree", *TRAJECTORY)
     for scheduler in ("7", "confidence", "turns")
     for verifier in ("match", "reject")
     for sampling in ({}, {"temperature": 0.7, "top_k": 3, "repetition_penalty": 1.5})

@@ -23,6 +23,7 @@ from .cases import (
     STOP,
     TINY,
     TOY,
+    TRAJECTORY,
     VERIFIERS,
     WARM,
     greedy_texts,
@@ -136,7 +137,9 @@ def test_a_repetition_penalty_sees_the_draft(
 
 @pytest.mark.parametrize("stops", [{3}, {0, 6}, {0, 1, 2, 3, 4, 5, 6, 7}, {99}])
 @pytest.mark.parametrize("sampling", [Sampling(), WARM], ids=["greedy", "warm"])
-@pytest.mark.parametrize(("drafter", "verifier"), lossless_pairs(["none", "right", "stop"]))
+@pytest.mark.parametrize(
+    ("drafter", "verifier"), lossless_pairs(["none", "right", "stop", *TRAJECTORY])
+)
 def test_nothing_follows_a_stop_id(
     drafter: str, verifier: str, sampling: Sampling, stops: set[int]
 ) -> None:

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from floodstage.core.errors import ContextError, RollbackError
-from floodstage.models.adapter import AdaptedLM
 
 from . import laws
 from .cases import PROMPTS, SMALL, TOY
-from .tiny import VOCAB, tiny_target
+from .tiny import VOCAB, tiny_gpt2, tiny_target
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -26,14 +25,7 @@ def test_a_transformers_state_holds_the_text_and_only_that(seed: int, window: in
 
 @pytest.mark.parametrize("seed", range(2))
 def test_an_adapted_models_state_holds_the_text_and_only_that(seed: int) -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    shape = GPT2Config(
-        vocab_size=VOCAB, n_embd=32, n_layer=4, n_head=4, n_positions=64, initializer_range=0.3
-    )
-    target = AdaptedLM(GPT2LMHeadModel(shape).double())
-    laws.state_holds_the_text_and_only_that(target, seed, turns=16)
+    laws.state_holds_the_text_and_only_that(tiny_gpt2(), seed, turns=16)
 
 
 @pytest.mark.parametrize("target", [TOY, SMALL, tiny_target()], ids=["toy", "small", "tiny"])

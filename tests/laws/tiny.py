@@ -11,6 +11,7 @@ from functools import cache
 import torch
 
 from floodstage.drafting.block_diffusion import BlockDiffusionDrafter
+from floodstage.models.adapter import AdaptedLM
 from floodstage.models.config import TransformerConfig
 from floodstage.models.transformer import Transformer
 from floodstage.training.drafter import DrafterShape, fresh_drafter
@@ -55,3 +56,14 @@ def tiny_drafter(seed: int = 1, window: int | None = None) -> BlockDiffusionDraf
     shape = DrafterShape(layers=2, block_size=8)
     net = fresh_drafter(tiny_target(seed, window), MASK, shape).double().eval()
     return BlockDiffusionDrafter(net.requires_grad_(False).fuse(), shape.block_size - 1)
+
+
+def tiny_gpt2() -> AdaptedLM:
+    """A model that only the transformers adapter runs."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    shape = GPT2Config(
+        vocab_size=VOCAB, n_embd=32, n_layer=4, n_head=4, n_positions=64, initializer_range=0.3
+    )
+    return AdaptedLM(GPT2LMHeadModel(shape).double())

@@ -41,9 +41,9 @@ PEERS = ("transformers", "transformers-lookup", "transformers-assistant")
 class BenchConfig:
     """What to compare. An arm is a drafter's name, optionally with a draft length (`ngram:10`) and
     with a scheduler, candidates or a seeding, each with settings if wanted
-    (`auto:15+ewma(alpha=0.2)`, `auto+best-first(nodes=24)+cost`, `auto+seed-dense`), or a peer
-    (`transformers`, `transformers-lookup:10`, `transformers-assistant:5`). The first arm is the
-    baseline."""
+    (`jacobi(fill=ngram):8`, `auto:15+ewma(alpha=0.2)`, `auto+best-first(nodes=24)+cost`,
+    `auto+seed-dense`), or a peer (`transformers`, `transformers-lookup:10`,
+    `transformers-assistant:5`). The first arm is the baseline."""
 
     target: str = "math-mini"
     workload: str = "mathematics"

@@ -16,7 +16,7 @@ from floodstage.bench.replay import Score, replay
 from floodstage.bench.workloads import load_workload
 from floodstage.core.errors import ConfigError
 from floodstage.core.protocols import Scheduler
-from floodstage.engine.build import SCHEDULERS, EngineConfig, build
+from floodstage.engine.build import OF_GUESSES, SCHEDULERS, EngineConfig, build
 from floodstage.engine.spec import make
 
 
@@ -55,6 +55,11 @@ def trace(config: BenchConfig, drafter: str, out: Path) -> None:
     )
     if engine.drafter.draft_len < 1:
         raise ConfigError(f"There is nothing to trace: the drafter {drafter!r} drafts nothing.")
+    if isinstance(engine.drafter, OF_GUESSES):
+        raise ConfigError(
+            f"The drafter {drafter!r} cannot be traced: a trace verifies no draft, and what it "
+            "drafts depends on the drafts that were verified. Measure it with `floodstage sweep`."
+        )
     workload = load_workload(config.workload, config.prompts, seed=config.seed)
     requests = make_requests(config, engine, workload)
     settings = settings_of(config) | {"drafter": drafter, "draft_len": engine.drafter.draft_len}

@@ -1,4 +1,5 @@
-"""`floodstage sweep`, `trace` and `replay`: which draft length, which policy, what is possible."""
+"""`floodstage sweep`, `trace`, `replay` and `jacobi`: which draft length, which policy, what is
+possible."""
 
 from __future__ import annotations
 
@@ -142,6 +143,49 @@ def replay(
     print(markdown(scores), file=sys.stderr if json else sys.stdout)
     if json:
         print(jsonlib.dumps([asdict(score) for score in scores]))
+
+
+def jacobi(
+    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on from it.")],
+    target: Target = "math-mini",
+    workload: Workload = "mathematics",
+    prompts: Prompts = 16,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of every answer to iterate.")] = 64,
+    sketch: Annotated[
+        str, typer.Option(help="Per cents of true tokens to begin with, evenly spaced.")
+    ] = "0,10,50",
+    fill: Annotated[
+        str,
+        typer.Option(
+            help="What stands at the other places: repeat (the token before the sketch), random, "
+            "or a token's id."
+        ),
+    ] = "repeat",
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Trace Jacobi decoding: accuracy by pass from a sketch of the whole answer, known tokens
+    clamped and not, and how many passes it takes until nothing changes."""
+    from floodstage.bench.jacobi import JacobiConfig, run_jacobi
+    from floodstage.cli.options import whole_numbers
+    from floodstage.cli.show import print_tables
+
+    config = JacobiConfig(
+        target=target,
+        workload=workload,
+        prompts=prompts,
+        tokens=tokens,
+        sketch=whole_numbers("--sketch", sketch, least=0),
+        fill=fill,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+    )
+    print_tables(run_jacobi(config, out), out, as_json=json)
 
 
 def _words(text: str) -> list[str]:

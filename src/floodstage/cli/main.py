@@ -13,7 +13,7 @@ import typer
 from floodstage.cli.analyze import analyze, compare
 from floodstage.cli.canvas import app as canvas_app
 from floodstage.cli.flood import app as flood_app
-from floodstage.cli.lab import replay, sweep, trace
+from floodstage.cli.lab import jacobi, replay, sweep, trace
 from floodstage.cli.options import (
     Candidates,
     Device,
@@ -49,7 +49,7 @@ app.add_typer(train_app, name="train")
 app.add_typer(flood_app, name="flood")
 app.add_typer(canvas_app, name="canvas")
 
-for command in (analyze, compare, sweep, trace, replay):
+for command in (analyze, compare, sweep, trace, replay, jacobi):
     app.command()(command)
 
 
@@ -141,8 +141,9 @@ def bench(
         str,
         typer.Option(
             help="Comma-separated; the first is the baseline. A drafter's name, with a draft "
-            "length and policies if wanted (ngram:10, auto+best-first+cost), or a peer on the same "
-            "weights: transformers, transformers-lookup:10, transformers-assistant:5."
+            "length and policies if wanted (ngram:10, jacobi:8, lookahead:8, "
+            "auto+best-first+cost), or a peer on the same weights: transformers, "
+            "transformers-lookup:10, transformers-assistant:5."
         ),
     ] = "none,ngram,auto",
     assistant: Annotated[

@@ -12,8 +12,9 @@ Target = Annotated[str, typer.Option(help="Shipped name, folder or hub id of the
 Drafter = Annotated[
     str,
     typer.Option(
-        help="auto, none, ngram, or the name of a DFlash drafter or of a smaller model. "
-        "auto: the one shipped beside the target, else ngram."
+        help="auto, none, ngram, jacobi or lookahead (settings as in 'ngram(longest=4)'), or the "
+        "name of a DFlash drafter or of a smaller model. auto: the one shipped beside the target, "
+        "else ngram."
     ),
 ]
 Workload = Annotated[
@@ -58,10 +59,10 @@ Seeding = Annotated[
 Verifier = Annotated[str, typer.Option(help="match or reject; both lossless.")]
 
 
-def whole_numbers(option: str, text: str) -> tuple[int, ...]:
-    """ "1,2,4" as numbers of at least 1, in ascending order, each once. Raises ConfigError."""
+def whole_numbers(option: str, text: str, *, least: int = 1) -> tuple[int, ...]:
+    """ "1,2,4" as numbers from `least` on, in ascending order, each once. Raises ConfigError."""
     words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words or not all(word.isdecimal() and int(word) for word in words):
+    if not words or not all(word.isdecimal() and int(word) >= least for word in words):
         raise ConfigError(f"{option} takes whole numbers such as 1,2,4; got {text!r}.")
     return tuple(sorted({int(word) for word in words}))
 

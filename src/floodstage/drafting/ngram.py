@@ -44,18 +44,22 @@ class NgramSession:
         self._extend(prompt)
 
     def propose(self, pending: TokenId, budget: int) -> Sequence[TokenId]:
-        size = self.drafter.longest
-        text = [*self.text[-size:], pending]
-        for n in range(min(size, len(self.text) + 1), self.drafter.shortest - 1, -1):
+        return self.follow([pending], budget)
+
+    def follow(self, unread: Sequence[TokenId], budget: int) -> list[TokenId]:
+        """`budget` tokens after the text and the `unread` ones behind it, which are not in the
+        index; none where no n-gram is found."""
+        text = [*self.text[-self.drafter.longest :], *unread]
+        for n in range(min(self.drafter.longest, len(text)), self.drafter.shortest - 1, -1):
             end = self.ends.get(tuple(text[-n:]))
             if end is not None:
-                return self._copy(end, pending, budget)
-        return ()
+                return self._copy(end, unread, budget)
+        return []
 
-    def _copy(self, start: int, pending: TokenId, budget: int) -> list[TokenId]:
-        """The text from `start` on, the pending token after it, and then the copy itself: a text
+    def _copy(self, start: int, unread: Sequence[TokenId], budget: int) -> list[TokenId]:
+        """The text from `start` on, the unread tokens after it, and then the copy itself: a text
         that repeats itself goes on repeating."""
-        tokens = [*self.text[start : start + budget], pending][:budget]
+        tokens = [*self.text[start : start + budget], *unread][:budget]
         period = len(tokens)
         while len(tokens) < budget:
             tokens.append(tokens[-period])

@@ -26,6 +26,8 @@ from floodstage.decoding.verifiers import VERIFIERS
 from floodstage.drafting.block_diffusion import BlockDiffusionDrafter
 from floodstage.drafting.candidates import SHAPES, Adaptive, Shape
 from floodstage.drafting.draft_model import ModelDrafter
+from floodstage.drafting.jacobi import JacobiDrafter
+from floodstage.drafting.lookahead import LookaheadDrafter
 from floodstage.drafting.ngram import NgramDrafter
 from floodstage.drafting.none import NoDrafter
 from floodstage.drafting.seeding import MODES, Seeding
@@ -53,6 +55,14 @@ SCHEDULERS: dict[str, Callable[..., Scheduler]] = {
     "confidence": ConfidenceScheduler,
     "cost": CostScheduler,
 }
+DRAFTERS: dict[str, Callable[..., Drafter]] = {
+    "ngram": NgramDrafter,
+    "jacobi": JacobiDrafter,
+    "lookahead": LookaheadDrafter,
+}
+"""Those that need no weights."""
+OF_GUESSES = (JacobiDrafter, LookaheadDrafter)
+"""Those whose drafts depend on the drafts that were verified before."""
 CANDIDATES: dict[str, Callable[..., Shape]] = dict(SHAPES)
 SEEDINGS = {mode: partial(Seeding, mode) for mode in MODES}
 ASSETS = Path(str(files("floodstage"))) / "assets"
@@ -62,8 +72,8 @@ ASSETS = Path(str(files("floodstage"))) / "assets"
 class EngineConfig:
     """What to load. "auto" is the drafter shipped beside a shipped target, else "ngram"; the
     draft length that the drafter was made for; CUDA, then Apple's GPU, then the CPU; bf16 on a
-    GPU and fp32 on a CPU. `threads` 0 leaves torch's own number. A scheduler, candidates and a
-    seeding may bring settings: "ewma(alpha=0.2)", see `spec`."""
+    GPU and fp32 on a CPU. `threads` 0 leaves torch's own number. A scheduler, candidates, a
+    seeding and a drafter without weights may bring settings: "ewma(alpha=0.2)", see `spec`."""
 
     target: str = "math-mini"
     drafter: str = "auto"
@@ -198,20 +208,17 @@ def _is_block_diffusion(raw: Mapping[str, Any]) -> bool:
 def load_drafter(config: EngineConfig, target: Target, tokenizer: Tokenizer) -> Drafter:
     """The drafter that `config` names, checked against its target."""
     name = config.drafter
-    if name in ("none", "ngram"):
-        _no_trees(config, name)
     if name == "auto":
         name = f"{config.target}-dflash" if f"{config.target}-dflash" in shipped() else "ngram"
-    if name == "none":
-        return NoDrafter(target.device)
-    if name == "ngram":
-        return NgramDrafter(config.draft_len or 10, device=target.device)
+    if name == "none" or name.partition("(")[0] in DRAFTERS:
+        _no_trees(config, name)
+        return NoDrafter(target.device) if name == "none" else _light(config, name, target)
     try:
         folder = find_model(name)
     except ConfigError as error:
         if "folder either" not in str(error):
             raise
-        raise unknown("drafter", name, ["auto", "none", "ngram", *shipped()]) from None
+        raise unknown("drafter", name, ["auto", "none", *DRAFTERS, *shipped()]) from None
     dtype = DTYPES["fp32"] if not isinstance(target, Transformer) else target.dtype
     if _is_block_diffusion(read_config(folder)):
         if not isinstance(target, Transformer):
@@ -223,6 +230,19 @@ def load_drafter(config: EngineConfig, target: Target, tokenizer: Tokenizer) -> 
         return make_block_drafter(config, net)
     _no_trees(config, name)
     return _draft_model(config, name, folder, dtype, target, tokenizer)
+
+
+def _light(config: EngineConfig, text: str, target: Target) -> Drafter:
+    """A drafter without weights and its settings."""
+    own: dict[str, Any] = {"draft_len": config.draft_len} if config.draft_len else {}
+    makers = {n: partial(maker, **own, device=target.device) for n, maker in DRAFTERS.items()}
+    drafter = make("drafter", text, makers)
+    if isinstance(drafter, OF_GUESSES) and config.verifier != "match":
+        raise ConfigError(
+            f"The drafter {text!r} goes on from the target's own tokens, which the verifier "
+            f"{config.verifier!r} does not give: use 'match', which is lossless too."
+        )
+    return drafter
 
 
 def _no_trees(config: EngineConfig, name: str) -> None:

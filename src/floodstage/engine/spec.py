@@ -15,6 +15,8 @@ from typing import Any, TypeVar, get_type_hints
 from floodstage.core.errors import ConfigError, unknown
 
 T = TypeVar("T")
+_NOT_SETTINGS = ("name", "needs_confidence", "device", "taps", "draft_len")
+"""Parameters with a default that are no policy's to choose; a draft length has its own option."""
 _SPEC = re.compile(r"([\w-]+)(?:\((.*)\))?", re.DOTALL)
 
 
@@ -36,7 +38,7 @@ def settings(kind: str, maker: Callable[..., Any], given: Mapping[str, str]) -> 
     names = [
         name
         for name, p in inspect.signature(maker).parameters.items()
-        if p.default is not inspect.Parameter.empty and name not in ("name", "needs_confidence")
+        if p.default is not inspect.Parameter.empty and name not in _NOT_SETTINGS
     ]
     out: dict[str, Any] = {}
     for key, word in given.items():

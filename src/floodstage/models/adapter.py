@@ -137,6 +137,12 @@ class AdaptedState:
         self.caches: list[Any] = []
         self.lengths: list[int] = []
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values held."""
+        layers = [layer for cache in self.caches for layer in cache.layers]
+        return sum(int(t.nbytes) for layer in layers for t in (layer.keys, layer.values))
+
     def extend(self, first: int, counts: Sequence[int]) -> None:
         """Count new tokens in slots `first`, ... Raises ContextError before anything changes."""
         last = first + len(counts)

@@ -217,6 +217,11 @@ class State:
     def lengths(self) -> Sequence[int]:
         return self.cache.lengths
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the cache takes, used or not."""
+        return sum(t.nbytes for t in (*self.cache.keys, *self.cache.values))
+
 
 def cached(cache: KVCache, layer: int, rows: Rows, mask: Tensor | None) -> Attend:
     """Attention of packed rows through the cache."""
