@@ -187,9 +187,7 @@ def test_the_trace_counts_errors() -> None:
         ("holes_left", lambda r, n, total: total * 0),
     ],
 )
-def test_the_laws_catch_a_planted_bug(
-    name: str, bug: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_laws_catch_a_planted_bug(name: str, bug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, name, bug)
     with pytest.raises(AssertionError):
         test_one_fills_the_surest_each_time()

@@ -82,9 +82,7 @@ def test_attention_along_an_axis_is_attention_under_its_mask(axis: int) -> None:
     size = (w, h, box * box)[axis]
     sharp = module._sharpness(size) * 8**-0.5
     heads = [
-        torch.softmax(
-            (q[:, n] @ k[:, n // 2].T * sharp).masked_fill(~mask, -torch.inf), -1
-        )
+        torch.softmax((q[:, n] @ k[:, n // 2].T * sharp).masked_fill(~mask, -torch.inf), -1)
         @ v[:, n // 2]
         for n in range(4)
     ]

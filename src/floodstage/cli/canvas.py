@@ -133,12 +133,14 @@ def bench(
     from floodstage.decoding.refine import Refinement
 
     if target is not None:
+        from floodstage.bench.timing import TimingConfig, run_timing
         from floodstage.cli.show import print_timing
 
-        print_timing(
-            target, tokens, passes, repeats, device=device, dtype=dtype, threads=threads,
-            seed=seed, as_json=json,
-        )  # fmt: skip
+        shared = {"device": device, "dtype": dtype, "threads": threads, "seed": seed}
+        timing = TimingConfig(
+            target=target, tokens=tokens, passes=passes, repeats=repeats, **shared
+        )  # type: ignore[arg-type]
+        print_timing(run_timing(timing), as_json=json)
         return
     config = CanvasBenchConfig(
         task=task,

@@ -18,6 +18,8 @@ from floodstage.bench.records import write_whole
 from floodstage.bench.summary import ACCEPTED, HEAD, POSITIONS, ArmSummary, cells, survival
 from floodstage.bench.tables import Table
 from floodstage.bench.tables import markdown as tables_markdown
+from floodstage.bench.timing import Timing
+from floodstage.bench.timing import table as timing_table
 from floodstage.core.errors import ConfigError
 from floodstage.decoding.flood import FloodDecoder
 from floodstage.decoding.refine import Refinement
@@ -184,6 +186,16 @@ def print_canvas(
     if as_json:
         print(json.dumps(asdict(found) | {"right": found.right}))
     return found.right
+
+
+def print_timing(timing: Timing, *, as_json: bool) -> None:
+    """What parallel passes of a causal model would cost."""
+    shown = timing_table(timing)
+    screen(as_json).print(
+        f"{shown.title}\n\n{tables_markdown(shown)}", markup=False, soft_wrap=True
+    )
+    if as_json:
+        print(json.dumps(asdict(timing)))
 
 
 def print_tables(tables: list[Table], out: Path, *, as_json: bool) -> None:
