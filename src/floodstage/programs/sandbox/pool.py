@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from floodstage.core.errors import SandboxError
+from floodstage.core.spans import Spans
 from floodstage.programs.sandbox.watch import STARVED
 from floodstage.programs.sandbox.wire import Job, Reply, Setup, frame, pack, take_frame, unpack
 
@@ -61,8 +62,9 @@ class Engine:
 class Pool:
     """`with Pool(2, Setup("strict")) as pool:` then `for ticket, reply in pool.run(jobs):`"""
 
-    def __init__(self, workers: int, setup: Setup) -> None:
+    def __init__(self, workers: int, setup: Setup, spans: Spans | None = None) -> None:
         self.workers, self.setup = workers, setup
+        self.spans = spans or Spans()
         self.engines: list[Engine] = []
         self.selector = selectors.DefaultSelector()
         self.replaced = 0
@@ -87,8 +89,10 @@ class Pool:
                     waiting.append(Ticket(job))
             if not waiting and not any(engine.tickets for engine in self.engines):
                 return
-            self._start_engines(bool(waiting))
-            self._hand_out(waiting)
+            with self.spans("start engines"):
+                self._start_engines(bool(waiting))
+            with self.spans("send"):
+                self._hand_out(waiting)
             yield from self._collect(waiting)
 
     def close(self) -> None:
@@ -166,23 +170,33 @@ class Pool:
 
     def _collect(self, waiting: deque[Ticket]) -> Iterator[tuple[Ticket, Reply]]:
         """What has come in; waits for something to come."""
-        for key, events in self.selector.select(1.0):
+        with self.spans("wait"):
+            come = self.selector.select(1.0)
+        for key, events in come:
             engine: Engine = key.data
-            alive = True
-            if events & selectors.EVENT_WRITE:
-                alive = self._send(engine)
-            if alive and events & selectors.EVENT_READ:
-                alive = self._receive(engine)
-                while (payload := take_frame(engine.incoming)) is not None:
-                    if not engine.ready:
-                        self._greet(engine, unpack(payload, dict))
-                        continue
+            with self.spans("exchange"):
+                alive, payloads = self._exchange(engine, events)
+            for payload in payloads:
+                if engine.ready:
                     yield from self._settle(engine, unpack(payload, Reply), waiting)
+                else:
+                    self._greet(engine, unpack(payload, dict))
             if not alive and engine in self.engines:
                 yield from self._drop(engine, waiting)
         for engine in list(self.engines):
             if (engine.tickets or not engine.ready) and time.monotonic() > engine.due_s:
                 yield from self._drop(engine, waiting)
+
+    def _exchange(self, engine: Engine, events: int) -> tuple[bool, list[bytes]]:
+        """Send and receive what can be; whether the engine is there, and its whole frames."""
+        alive, payloads = True, list[bytes]()
+        if events & selectors.EVENT_WRITE:
+            alive = self._send(engine)
+        if alive and events & selectors.EVENT_READ:
+            alive = self._receive(engine)
+            while (payload := take_frame(engine.incoming)) is not None:
+                payloads.append(payload)
+        return alive, payloads
 
     def _greet(self, engine: Engine, word: dict[str, Any]) -> None:
         if "fault" in word:
