@@ -126,6 +126,21 @@ def test_tuples_and_a_preloaded_library(write: Write, flip: dict[str, Task]) -> 
     assert [v.kind for v in found.values()] == [Kind.PASSED]
 
 
+def test_forms_are_run_beside_their_programs(write: Write, flip: dict[str, Task]) -> None:
+    """A library that is not as pure as was said: the row says that the form disagrees."""
+    library = write("dsl.py", "N = []\ndef count(x):\n    N.append(1)\n    return len(N)\n")
+    sources = {
+        "pure": "def solve(I):\n    return I[::-1]",
+        "raw": "def solve(I):\n    for _ in I: pass\n    return I[::-1]",
+        "not": "from dsl import *\ndef solve(I):\n    return [[count(I), count(I)]]",
+    }
+    given = [Candidate(name, "flip", text, "here") for name, text in sources.items()]
+    found = run(given, flip, library.parent / "run", preload=(library,), check_forms=True)
+    assert found["pure"].form == "shared"
+    assert "For" in found["raw"].form
+    assert found["not"].form.startswith("disagrees on sample 0")
+
+
 def test_problems_with_checks(write: Write) -> None:
     tasks = read_tasks(write("p.jsonl", [ADD]))
     bodies = ["    return a + b\n", "    return None\n", "    return 1 / 0\n"]
@@ -321,6 +336,19 @@ def test_the_command_works_without_torch(write: Write, tmp_path: Path) -> None:
     assert (code, about["verdicts"]) == (0, {"passed": 1, "wrong": 1})
     rows = about["profile"]
     assert abs(sum(r["self_s"] for r in rows) - rows[0]["seconds"]) < 1e-3
+
+
+def test_explain_says_why(flip: dict[str, Task], tmp_path: Path) -> None:
+    run(flippers(), flip, tmp_path)
+    code, out, err = said("explain", tmp_path, "raises", "--source")
+    assert code == 0, err
+    for words in ("raises for flip: exception in line 2", "IndexError", "sample 1:", "I[9]"):
+        assert words in out
+    assert "a While" in said("explain", tmp_path, "loops")[1]
+    assert json.loads(said("explain", tmp_path, "again", "--json")[1])["duplicate_of"] == "right"
+    code, _, err = said("explain", tmp_path, "nobody")
+    assert (code, "no candidate 'nobody'" in err) == (1, True)
+    assert said("explain", tmp_path / "x", "a")[0] == 1
 
 
 def test_mistakes_are_one_sentence(write: Write, tmp_path: Path) -> None:

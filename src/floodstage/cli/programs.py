@@ -70,6 +70,10 @@ def validate(
     rerun_equal: Annotated[
         bool, typer.Option("--rerun-equal", help="Run programs that equal an earlier one, too.")
     ] = False,
+    check_forms: Annotated[
+        bool,
+        typer.Option("--check-forms", help="Run normal forms as well; rows say where they differ."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and filter only; run and write nothing.")
     ] = False,
@@ -93,6 +97,7 @@ def validate(
         tuples=tuples,
         every_sample=every_sample,
         find_duplicates=not rerun_equal,
+        check_forms=check_forms,
     )
     chosen = Selection(tasks=tuple(task or ()), start=start, count=count, seed=seed)
     run_validate(file, tasks, out, config, chosen, dry_run=dry_run, as_json=json)
@@ -104,3 +109,16 @@ def selftest(isolation: IsolationLevel = "limits", json: Json = False) -> None:
     from floodstage.cli.programs_run import run_selftest
 
     run_selftest(isolation, as_json=json)
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="Run folder of `programs validate`.")],
+    candidate: Annotated[str, typer.Argument(help="Which one, as FILE_results.jsonl names it.")],
+    source: Annotated[bool, typer.Option("--source", help="Print the program as well.")] = False,
+    json: Json = False,
+) -> None:
+    """Why a program has its verdict: every trial, what it cost, how its form was taken."""
+    from floodstage.cli.programs_run import run_explain
+
+    run_explain(run, candidate, with_source=source, as_json=json)

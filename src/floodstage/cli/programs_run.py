@@ -12,14 +12,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from floodstage.core.errors import RunError
 from floodstage.core.spans import SpanRow, Spans
 from floodstage.programs.inputs.candidates import read_candidates
 from floodstage.programs.inputs.tasks import read_tasks
 from floodstage.programs.records import Candidate, DataTask, Task, Verdict
 from floodstage.programs.sandbox.lockdown import Level
 from floodstage.programs.sandbox.selftest import Isolation, selftest
+from floodstage.programs.stages.normal import SHARED
 from floodstage.programs.stages.prepare import prepare
 from floodstage.programs.store.outputs import pass_rates
+from floodstage.programs.store.store import Store
 from floodstage.programs.validate import (
     Selection,
     ValidateConfig,
@@ -79,6 +82,34 @@ def run_selftest(isolation: str, *, as_json: bool) -> None:
     print(f"\nIsolation that holds here: {found.level.value}.")
     if found.level is not Level.STRICT:
         print("Weaker than strict: what is DONE above, a program could do.")
+
+
+def run_explain(run: Path, candidate: str, *, with_source: bool, as_json: bool) -> None:
+    """Print the verdict, the trials and, if wanted, the source of one program of a run."""
+    if not (run / "verdicts.sqlite").is_file():
+        raise RunError(f"{str(run)!r} is no run folder of `programs validate`.")
+    with Store(run) as store:
+        source = store.source(candidate)
+        verdict = next(v for v in store.verdicts() if v.candidate_id == candidate)
+        trials = store.trials(candidate)
+    if as_json:
+        more = {"source": source} if with_source else {}
+        print(json.dumps({**asdict(verdict), "trials": [asdict(t) for t in trials], **more}))
+        return
+    where = f" in line {verdict.line}" if verdict.line else ""
+    print(f"{candidate} for {verdict.task_id}: {verdict.kind}{where}")
+    if verdict.detail:
+        print(f"  {verdict.detail}")
+    form = "one node per distinct expression" if verdict.form == SHARED else f"raw, {verdict.form}"
+    if verdict.form:
+        print(f"  form: {form}")
+    for number, trial in enumerate(trials):
+        spent = f"cpu {trial.cpu_s:.4f} s, start {trial.start_s:.4f} s, run {trial.run_s:.4f} s"
+        print(
+            f"  sample {number}: {trial.kind}, {spent}{', ' + trial.detail if trial.detail else ''}"
+        )
+    if with_source:
+        print(source)
 
 
 def _print_dry(

@@ -47,7 +47,6 @@ def verdict_of(
     task: Task,
     trials: Sequence[Trial],
     *,
-    form: str,
     queue_s: float,
     attempts: int,
 ) -> Verdict:
@@ -76,5 +75,4 @@ def verdict_of(
         rss_bytes=max(t.rss_bytes for t in trials),
         queue_s=queue_s,
         attempts=attempts,
-        form=form,
     )

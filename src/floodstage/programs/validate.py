@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from floodstage.core.errors import ConfigError, InputError, unknown
 from floodstage.core.spans import Spans
@@ -43,7 +43,8 @@ from floodstage.programs.store.store import Store
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidateConfig:
     """How candidates are validated. `isolation` is the least level accepted; `tuples` hands grids
-    over as tuples of tuples instead of lists; `every_sample` goes on after a costly failure."""
+    over as tuples of tuples instead of lists; `every_sample` goes on after a costly failure;
+    `check_forms` runs the normal form of a program as well and says where it disagrees."""
 
     workers: int = 2
     limits: Limits = field(default_factory=Limits)
@@ -52,6 +53,7 @@ class ValidateConfig:
     tuples: bool = False
     every_sample: bool = False
     find_duplicates: bool = True
+    check_forms: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -154,6 +156,9 @@ def level_of(name: str) -> Level:
     return Level(name)
 
 
+_Half: TypeAlias = tuple[Verdict, list[Trial]]
+
+
 @dataclass(slots=True)
 class _Run:
     """A run under way: which job is which candidate."""
@@ -164,6 +169,7 @@ class _Run:
     spans: Spans
     report: Report
     running: dict[int, Prepared] = field(default_factory=dict)
+    halves: dict[int, _Half] = field(default_factory=dict)  # a program whose other run is awaited
 
     def jobs(self, prepared: Iterable[Prepared], known: Mapping[str, str]) -> Iterator[Job]:
         """A job for each candidate that must run; verdicts that need none are stored at once."""
@@ -175,31 +181,65 @@ class _Run:
             elif item.verdict is not None:
                 self._keep(item, item.verdict, [])
             else:
-                self.running[number] = item
-                yield _job(number, candidate, self.tasks[candidate.task_id], self.config)
+                task = self.tasks[candidate.task_id]
+                yield self._start(2 * number, item, candidate, task)
+                if self._has_form(item, task):
+                    assert item.form is not None
+                    formed = replace(candidate, source=item.form.text)
+                    yield self._start(2 * number + 1, item, formed, task)
+
+    def _start(self, number: int, item: Prepared, candidate: Candidate, task: Task) -> Job:
+        self.running[number] = item
+        return _job(number, candidate, task, self.config)
+
+    def _has_form(self, item: Prepared, task: Task) -> bool:
+        """Whether a program is run twice, as it is (even number) and as its form (odd)."""
+        shared = item.form is not None and not item.form.reason
+        return self.config.check_forms and shared and isinstance(task, DataTask)
 
     def settle(self, number: int, reply: Reply, queue_s: float, attempts: int) -> None:
         """Judge a reply and keep what it came to."""
         item = self.running.pop(number)
         candidate, task = item.candidate, self.tasks[item.candidate.task_id]
         if reply.fault:
+            trials: list[Trial] = []
             verdict = Verdict(
                 candidate.id, candidate.task_id, Kind.INFRA, reply.fault, attempts=attempts
             )
-            self._keep(item, verdict, [])
-            return
-        with self.spans("judge"):
-            trials = judged(task, reply.trials)
-            verdict = verdict_of(
-                candidate, task, trials, form="", queue_s=queue_s, attempts=attempts
-            )
-        self._keep(item, verdict, trials)
+        else:
+            with self.spans("judge"):
+                trials = judged(task, reply.trials)
+                verdict = verdict_of(candidate, task, trials, queue_s=queue_s, attempts=attempts)
+        if self._has_form(item, task):
+            self._join(number, item, (verdict, trials))
+        else:
+            self._keep(item, verdict, trials)
 
-    def _keep(self, item: Prepared, verdict: Verdict, trials: Sequence[Trial]) -> None:
-        verdict = replace(verdict, form=item.form_note)
+    def _join(self, number: int, item: Prepared, half: _Half) -> None:
+        """Keep a program that is run twice when both runs are here."""
+        other = self.halves.pop(number ^ 1, None)
+        if other is None:
+            self.halves[number] = half
+            return
+        raw, formed = (other, half) if number % 2 else (half, other)
+        self._keep(item, raw[0], raw[1], disagreement(raw[1], formed[1]))
+
+    def _keep(
+        self, item: Prepared, verdict: Verdict, trials: Sequence[Trial], note: str = ""
+    ) -> None:
+        verdict = replace(verdict, form=note or item.form_note)
         with self.spans("store"):
             self.store.add(item.candidate, verdict, trials)
         self.report(verdict)
+
+
+def disagreement(raw: Sequence[Trial], formed: Sequence[Trial]) -> str:
+    """Where a program and its normal form came to something else; empty if nowhere."""
+    for sample, (one, two) in enumerate(zip(raw, formed, strict=False)):
+        if (one.kind, one.output, one.error) != (two.kind, two.output, two.error):
+            came = f"{one.kind} {one.error}".strip(), f"{two.kind} {two.error}".strip()
+            return f"disagrees on sample {sample}: {came[0]} as it is, {came[1]} as a form"
+    return ""
 
 
 def _job(number: int, candidate: Candidate, task: Task, config: ValidateConfig) -> Job:
@@ -250,6 +290,7 @@ def _identity(
         "grids": "tuples" if config.tuples else "lists",
         "every_sample": config.every_sample,
         "duplicates": config.find_duplicates,
+        "check_forms": config.check_forms,
     }
 
 
