@@ -247,17 +247,20 @@ def test_cheats_do_not_pass_split_checks(pool: Pool, name: str) -> None:
 
 
 def test_expected_values_are_not_in_the_candidates_process(pool: Pool) -> None:
-    """It looks through every object it can reach, and through its frames, for the answer."""
+    """It looks through every container it can reach for a text that holds the answer."""
     source = (
-        "import gc, sys\n"
+        "import gc\n"
         "def f(x):\n"
-        "  secret = 'sekrit'[::-1][::-1] + '-answer'\n"
-        "  found = [o for o in gc.get_objects() if type(o) in (list, dict, tuple)\n"
-        "           and secret in (o.values() if type(o) is dict else o) and o is not locals()]\n"
-        "  return secret if found else 'not found'\n"
+        "  secret = '-'.join(['sekrit', 'answer'])\n"
+        "  for o in gc.get_objects():\n"
+        "    if type(o) in (list, dict, tuple, set):\n"
+        "      for part in list(o.values() if type(o) is dict else o):\n"
+        "        if type(part) is str and secret in part: return 'found'\n"
+        "  return 'not found'\n"
     )
     checks = "def check(f):\n    assert f(1) == 'not found'\n    x = ['sekrit-answer']\n"
     assert kinds(pool, split(source, checks)) == ["passed"]
+    assert kinds(pool, split("X = ['sekrit-answer']\n" + source, checks)) == ["wrong"]
 
 
 def test_checks_may_expect_errors_and_use_the_prompt(pool: Pool) -> None:
@@ -312,6 +315,11 @@ def test_the_self_test_reaches_strict_and_nothing_gets_out() -> None:
     assert found.level is Level.STRICT
     assert found.holes(Level.STRICT) == []
     assert [name for name, word in found.attempts.items() if word == "done"] == []
+
+
+@strict
+def test_system_calls_are_denied_without_landlock_too() -> None:
+    assert selftest(Level.SECCOMP, Level.SECCOMP).holes(Level.SECCOMP) == []
 
 
 def test_the_self_test_sees_holes() -> None:
