@@ -24,9 +24,12 @@ from floodstage.core.errors import ConfigError, InputError, RunError
 from floodstage.core.spans import Spans
 from floodstage.programs.inputs.candidates import read_candidates
 from floodstage.programs.inputs.tasks import read_tasks
-from floodstage.programs.records import Candidate, Kind, Task, Trial, Verdict
+from floodstage.programs.records import Candidate, Kind, Task, Trial, Verdict, source_digest
+from floodstage.programs.sandbox import pool
 from floodstage.programs.sandbox.limits import Limits
 from floodstage.programs.sandbox.lockdown import best_level
+from floodstage.programs.sandbox.wire import frame
+from floodstage.programs.store.export import speed_of
 from floodstage.programs.store.outputs import (
     EMPTY,
     pass_at_k,
@@ -37,7 +40,7 @@ from floodstage.programs.store.outputs import (
 from floodstage.programs.store.store import Store
 from floodstage.programs.validate import Selection, ValidateConfig, validate, write_outputs
 
-from .conftest import ADD, ASKED, FLIP
+from .conftest import ADD, FLIP
 
 Write = Callable[[str, Any], Path]
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,12 +106,15 @@ def test_grids_are_judged_outside(flip: dict[str, Task], tmp_path: Path) -> None
     assert "While" in found["loops"].form
 
 
-def test_expected_answers_are_in_no_job(flip: dict[str, Task]) -> None:
-    from floodstage.programs.validate import _job
-
-    text = repr(_job(0, flippers()[0], flip["flip"], config()))
-    assert str(ASKED["input"][0])[1:-1] in text
-    assert "[[7, 8], [5, 6]]" not in text.replace("(", "[").replace(")", "]")
+def test_expected_answers_are_in_no_job(
+    flip: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that leaves the driver, byte for byte."""
+    sent: list[bytes] = []
+    monkeypatch.setattr(pool, "frame", lambda payload: sent.append(payload) or frame(payload))
+    run(flippers()[:1], flip, tmp_path)
+    assert any(b"[[5,6],[7,8]]" in payload for payload in sent)
+    assert not any(b"[[7,8],[5,6]]" in x or b"[[3,4],[1,2]]" in x for x in sent)
 
 
 def test_tuples_and_a_preloaded_library(write: Write, flip: dict[str, Task]) -> None:
@@ -349,6 +355,27 @@ def test_explain_says_why(flip: dict[str, Task], tmp_path: Path) -> None:
     code, _, err = said("explain", tmp_path, "nobody")
     assert (code, "no candidate 'nobody'" in err) == (1, True)
     assert said("explain", tmp_path / "x", "a")[0] == 1
+
+
+def test_the_best_programs_become_a_folder_that_can_be_moved(
+    flip: dict[str, Task], tmp_path: Path
+) -> None:
+    run(flippers(), flip, tmp_path / "run")
+    code, out, err = said("export", tmp_path / "run", "--to", tmp_path / "a", "--keep", 3)
+    assert (code, out.split()[0]) == (0, "3"), err
+    (tmp_path / "a").rename(tmp_path / "b")
+    links = sorted((tmp_path / "b" / "solve_flip").rglob("*.py"))
+    assert [link.relative_to(tmp_path / "b").parts[1] for link in links] == ["2000"] * 3
+    texts = {link.read_text() for link in links}
+    assert texts == {FLIPPERS[name] for name in ("right", "lists too", "mutates")}
+    assert {source_digest(link.read_text()) for link in links} == {link.stem for link in links}
+    assert said("export", tmp_path / "run", "--to", tmp_path / "c", "--keep", 0)[0] == 2
+    assert said("export", tmp_path / "run", "--to", tmp_path / "c", "--keep", 9)[1].startswith("4 ")
+
+
+def test_a_step_of_speed_is_a_factor_of_e() -> None:
+    assert [speed_of(math.exp(-n) * 1.01) for n in (0, 1, 5, 8)] == [11, 12, 16, 19]
+    assert speed_of(0.0) == speed_of(1e-9) == 20
 
 
 def test_mistakes_are_one_sentence(write: Write, tmp_path: Path) -> None:

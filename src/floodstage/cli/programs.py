@@ -122,3 +122,19 @@ def explain(
     from floodstage.cli.programs_run import run_explain
 
     run_explain(run, candidate, with_source=source, as_json=json)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder of `programs validate`.")],
+    to: Annotated[Path, typer.Option(help="Folder to write.")],
+    keep: Annotated[int, typer.Option(help="Most programs of a task, the best first.")] = 32,
+    json: Json = False,
+) -> None:
+    """The best programs of each task as files: solve_TASK/SCORE/SPEED/DIGEST.py.
+
+    The score is 1000 for each sample passed; a step of speed is a factor of e in CPU time.
+    """
+    from floodstage.cli.programs_run import run_export
+
+    run_export(run, to, keep, as_json=json)

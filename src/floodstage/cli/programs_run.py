@@ -21,6 +21,7 @@ from floodstage.programs.sandbox.lockdown import Level
 from floodstage.programs.sandbox.selftest import Isolation, selftest
 from floodstage.programs.stages.normal import SHARED
 from floodstage.programs.stages.prepare import prepare
+from floodstage.programs.store.export import export
 from floodstage.programs.store.outputs import pass_rates
 from floodstage.programs.store.store import Store
 from floodstage.programs.validate import (
@@ -86,9 +87,7 @@ def run_selftest(isolation: str, *, as_json: bool) -> None:
 
 def run_explain(run: Path, candidate: str, *, with_source: bool, as_json: bool) -> None:
     """Print the verdict, the trials and, if wanted, the source of one program of a run."""
-    if not (run / "verdicts.sqlite").is_file():
-        raise RunError(f"{str(run)!r} is no run folder of `programs validate`.")
-    with Store(run) as store:
+    with _opened(run) as store:
         source = store.source(candidate)
         verdict = next(v for v in store.verdicts() if v.candidate_id == candidate)
         trials = store.trials(candidate)
@@ -110,6 +109,19 @@ def run_explain(run: Path, candidate: str, *, with_source: bool, as_json: bool) 
         )
     if with_source:
         print(source)
+
+
+def run_export(run: Path, to: Path, keep: int, *, as_json: bool) -> None:
+    """Write the view of the best programs of a run."""
+    with _opened(run) as store:
+        count = export(store, to, keep)
+    print(json.dumps({"programs": count, "folder": str(to)}) if as_json else f"{count} in {to}")
+
+
+def _opened(run: Path) -> Store:
+    if not (run / "verdicts.sqlite").is_file():
+        raise RunError(f"{str(run)!r} is no run folder of `programs validate`.")
+    return Store(run)
 
 
 def _print_dry(

@@ -86,8 +86,6 @@ def validate(
         with Pool(config.workers, setup, spans) as pool:
             for ticket, reply in pool.run(run.jobs(prepared, known)):
                 run.settle(ticket.job.id, reply, ticket.queue_s, ticket.attempts)
-                if not run.running:
-                    store.commit()
             with spans("stop"):
                 pool.close()
         with spans("store"):
@@ -169,6 +167,7 @@ class _Run:
     spans: Spans
     report: Report
     running: dict[int, Prepared] = field(default_factory=dict)
+    inputs: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # of a task, encoded
     halves: dict[int, _Half] = field(default_factory=dict)  # a program whose other run is awaited
 
     def jobs(self, prepared: Iterable[Prepared], known: Mapping[str, str]) -> Iterator[Job]:
@@ -190,7 +189,11 @@ class _Run:
 
     def _start(self, number: int, item: Prepared, candidate: Candidate, task: Task) -> Job:
         self.running[number] = item
-        return _job(number, candidate, task, self.config)
+        with self.spans("job"):
+            if isinstance(task, DataTask) and task.id not in self.inputs:
+                given = (_given(sample.inputs, self.config.tuples) for sample in task.samples)
+                self.inputs[task.id] = tuple(encode(x) for x in given)
+            return _job(number, candidate, task, self.config, self.inputs.get(task.id, ()))
 
     def _has_form(self, item: Prepared, task: Task) -> bool:
         """Whether a program is run twice, as it is (even number) and as its form (odd)."""
@@ -230,7 +233,8 @@ class _Run:
         verdict = replace(verdict, form=note or item.form_note)
         with self.spans("store"):
             self.store.add(item.candidate, verdict, trials)
-        self.report(verdict)
+        with self.spans("progress"):
+            self.report(verdict)
 
 
 def disagreement(raw: Sequence[Trial], formed: Sequence[Trial]) -> str:
@@ -242,7 +246,9 @@ def disagreement(raw: Sequence[Trial], formed: Sequence[Trial]) -> str:
     return ""
 
 
-def _job(number: int, candidate: Candidate, task: Task, config: ValidateConfig) -> Job:
+def _job(
+    number: int, candidate: Candidate, task: Task, config: ValidateConfig, inputs: tuple[Any, ...]
+) -> Job:
     limits = asdict(config.limits)
     if isinstance(task, CheckTask):
         return Job(
@@ -255,7 +261,6 @@ def _job(number: int, candidate: Candidate, task: Task, config: ValidateConfig) 
             calls_check=task.calls_check,
         )
     entries = (candidate.entry,) if candidate.entry else task.entries
-    inputs = tuple(encode(_given(sample.inputs, config.tuples)) for sample in task.samples)
     return Job(number, candidate.source, entries, limits, inputs, not config.every_sample)
 
 

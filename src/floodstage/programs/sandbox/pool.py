@@ -21,7 +21,16 @@ from typing import Any
 from floodstage.core.errors import SandboxError
 from floodstage.core.spans import Spans
 from floodstage.programs.sandbox.watch import STARVED
-from floodstage.programs.sandbox.wire import Job, Reply, Setup, frame, pack, take_frame, unpack
+from floodstage.programs.sandbox.wire import (
+    Job,
+    Reply,
+    Setup,
+    frame,
+    pack,
+    shallow,
+    take_frame,
+    unpack,
+)
 
 BOOT = (
     "import sys; sys.path.append(sys.argv[1]); "
@@ -161,7 +170,7 @@ class Pool:
                     if engine.ready and not engine.tickets:
                         engine.due_s = ticket.sent_s + _patience_s(ticket.job)
                     engine.tickets.append(ticket)
-                    engine.out += frame(pack(asdict(ticket.job)))
+                    engine.out += frame(pack(shallow(ticket.job)))
                     self._watch(engine)
 
     def _watch(self, engine: Engine) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 FRAME = struct.Struct("!I")
@@ -60,6 +60,11 @@ class Reply:
     trials: list[dict[str, Any]] = field(default_factory=list)
     busy_s: float = 0.0
     fault: str = ""
+
+
+def shallow(job: Job) -> dict[str, Any]:
+    """The fields of a job as they are: `asdict` would copy every grid."""
+    return {f.name: getattr(job, f.name) for f in fields(job)}
 
 
 def pack(value: Any) -> bytes:
