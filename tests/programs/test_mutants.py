@@ -46,7 +46,7 @@ MUTANTS = {
     "tests rank": ("store/outputs.py", "(verdict.demo_passed, size_of", "(verdict.test_passed, size_of",
                    "submission_ranks"),
     "pass@k is biased": ("store/outputs.py", "miss *= 1.0 - k / i", "miss *= 1.0 - right / n", "pass_at_k"),
-    "resumed runs run all": ("validate.py", "known.get(candidate.id) == candidate.digest", "False", "goes_on_and"),
+    "resumed runs run all": ("validate.py", "known[candidate.id] == candidate.digest", "False", "goes_on_and"),
     "keywords are dropped": ("stages/graph.py", "[ast.keyword(k.arg, self.value(k.value)) for k in node.keywords]",
                              "[]", "form_behaves or may_differ"),
     "iterators are shared": ("stages/graph.py", 'if _one_shot(node):\n            raise unsafe',

@@ -79,7 +79,9 @@ def validate(
         isolation = selftest(Level(config.isolation))
     libraries = library_names_of(config.preload)
     setup = Setup(isolation.level.value, tuple(str(path.resolve()) for path in config.preload))
-    with Store(out, _identity(tasks, config, isolation)) as store:
+    with spans("open store"):
+        opened = Store(out, _identity(tasks, config, isolation))
+    with opened as store:
         run = _Run(tasks, config, store, spans, report)
         known = store.done()
         prepared = prepare(candidates, libraries, spans, find_duplicates=config.find_duplicates)
@@ -175,7 +177,7 @@ class _Run:
         held = {v.candidate_id: v for v in self.store.verdicts()} if known else {}
         for number, item in enumerate(prepared):
             candidate = item.candidate
-            if known.get(candidate.id) == candidate.digest:
+            if candidate.id in known and known[candidate.id] == candidate.digest:
                 self.report(held[candidate.id])
             elif item.verdict is not None:
                 self._keep(item, item.verdict, [])
@@ -286,7 +288,7 @@ def _identity(
 ) -> dict[str, Any]:
     """What a verdict depends on, the program apart."""
     return {
-        "tasks": _digest([_plain(task) for task in tasks.values()]),
+        "tasks": _digest([repr(task) for task in tasks.values()]),
         "limits": asdict(config.limits),
         "isolation": isolation.level.value,
         "interpreter": f"{platform.python_implementation()} {platform.python_version()}",
@@ -297,10 +299,6 @@ def _identity(
         "duplicates": config.find_duplicates,
         "check_forms": config.check_forms,
     }
-
-
-def _plain(task: Task) -> Any:
-    return ["data" if isinstance(task, DataTask) else "checks", asdict(task)]
 
 
 def _digest(value: Any) -> str:

@@ -184,28 +184,29 @@ class Pool:
         for key, events in come:
             engine: Engine = key.data
             with self.spans("exchange"):
-                alive, payloads = self._exchange(engine, events)
-            for payload in payloads:
-                if engine.ready:
-                    yield from self._settle(engine, unpack(payload, Reply), waiting)
-                else:
-                    self._greet(engine, unpack(payload, dict))
+                alive, replies = self._exchange(engine, events)
+            for reply in replies:
+                yield from self._settle(engine, reply, waiting)
             if not alive and engine in self.engines:
                 yield from self._drop(engine, waiting)
         for engine in list(self.engines):
             if (engine.tickets or not engine.ready) and time.monotonic() > engine.due_s:
                 yield from self._drop(engine, waiting)
 
-    def _exchange(self, engine: Engine, events: int) -> tuple[bool, list[bytes]]:
-        """Send and receive what can be; whether the engine is there, and its whole frames."""
-        alive, payloads = True, list[bytes]()
+    def _exchange(self, engine: Engine, events: int) -> tuple[bool, list[Reply]]:
+        """Send and receive what can be; whether the engine is there, and what it replied.
+        Raises SandboxError for an engine that cannot start."""
+        alive, replies = True, list[Reply]()
         if events & selectors.EVENT_WRITE:
             alive = self._send(engine)
         if alive and events & selectors.EVENT_READ:
             alive = self._receive(engine)
             while (payload := take_frame(engine.incoming)) is not None:
-                payloads.append(payload)
-        return alive, payloads
+                if engine.ready:
+                    replies.append(unpack(payload, Reply))
+                else:
+                    self._greet(engine, unpack(payload, dict))
+        return alive, replies
 
     def _greet(self, engine: Engine, word: dict[str, Any]) -> None:
         if "fault" in word:

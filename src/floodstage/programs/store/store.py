@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,9 @@ class Store:
         source = candidate.source.encode("utf-8", "surrogatepass")
         self.base.execute("INSERT OR IGNORE INTO sources VALUES (?, ?)", (digest, source))
         self.base.execute("DELETE FROM trials WHERE candidate_id = ?", (candidate.id,))
-        self._insert("verdicts", (*astuple(verdict), digest, candidate.origin))
+        self._insert("verdicts", (*_values(verdict, _VERDICT), digest, candidate.origin))
         for sample, trial in enumerate(trials):
-            self._insert("trials", (candidate.id, sample, *astuple(trial)))
+            self._insert("trials", (candidate.id, sample, *_values(trial, _TRIAL)))
         self.pending += 1
         if self.pending >= BATCH:
             self.commit()
@@ -123,3 +123,7 @@ class Store:
         if row is None:
             raise RunError(f"{str(self.path)!r} has no candidate {candidate_id!r}.")
         return bytes(row[0]).decode("utf-8", "surrogatepass")
+
+
+def _values(record: Verdict | Trial, names: list[str]) -> tuple[Any, ...]:
+    return tuple(getattr(record, name) for name in names)
