@@ -168,6 +168,7 @@ def _print_run(
         "files": [str(path) for path in written],
     }
     rows = spans.rows()
+    sums = sums_of(verdicts)
     console = Console(highlight=False, stderr=as_json)
     console.print(
         f"{about['programs']} programs, {about['tasks']} tasks, {about['solved']} solved; "
@@ -178,11 +179,29 @@ def _print_run(
     for name, rate in rates.items():
         console.print(f"{100 * rate:7.1f}%  {name}")
     console.print("\n" + profile(rows), markup=False)
+    console.print("\nAll programs together, over all workers and earlier runs of this folder:")
+    for name, (kind, seconds) in sums.items():
+        console.print(f"  {name:30} {seconds:10.3f}  {kind}")
     for path in written:
         console.print(f"Written: {path}", markup=False, soft_wrap=True)
     if as_json:
-        profile_rows = [{"kind": "wall", **asdict(row)} for row in rows]
+        profile_rows: list[dict[str, Any]] = [{"kind": "wall", **asdict(row)} for row in rows]
+        profile_rows += [
+            {"kind": kind, "path": ["programs", name], "seconds": seconds}
+            for name, (kind, seconds) in sums.items()
+        ]
         print(json.dumps({**about, "profile": profile_rows}))
+
+
+def sums_of(verdicts: Sequence[Verdict]) -> dict[str, tuple[str, float]]:
+    """What the programs took, each sum with what it is a sum of. Not part of the driver's wall
+    time: workers run side by side, and who waits in a queue takes nothing."""
+    return {
+        "computing": ("CPU", sum(v.cpu_s for v in verdicts)),
+        "start: fork and lock up": ("wall, sum over workers", sum(v.start_s for v in verdicts)),
+        "run": ("wall, sum over workers", sum(v.run_s for v in verdicts)),
+        "queue": ("latency sum", sum(v.queue_s for v in verdicts)),
+    }
 
 
 def profile(rows: Sequence[SpanRow]) -> str:
