@@ -342,7 +342,7 @@ def test_children_of_children_die_too() -> None:
         pytest.skip("an ordinary user's programs may have no processes at all")
     source = (
         "import os, time\ndef f(x):\n  for _ in range(3):\n    if not os.fork():\n"
-        "      os.setsid()\n      if not os.fork(): time.sleep(99)\n      time.sleep(99)\n  return 1"
+        "      os.setsid()\n      os.fork()\n      time.sleep(15)\n      os._exit(0)\n  return 1"
     )
     with nothing_left(), Pool(1, Setup(Level.LIMITS.value)) as pool:
         assert kinds(pool, data(source, 1)) == ["passed"]
