@@ -29,7 +29,7 @@ FLOORS = [
 ROOMS = sorted(p.name for p in PACKAGE.iterdir() if (p / "__init__.py").is_file())
 
 TENSOR_FREE = {"core", "scheduling", "text", "programs"}
-"""Rooms that work where torch is not installed; `programs` is to come."""
+"""Rooms that work where torch is not installed."""
 
 LONGEST = 450
 LONG = {"text/mathematics_families.py": "a table: 21 families of problems, each with its phrasings"}

@@ -32,6 +32,7 @@ from floodstage.cli.options import (
     Verifier,
     Workload,
 )
+from floodstage.cli.programs import app as programs_app
 from floodstage.cli.train import app as train_app
 from floodstage.core.errors import ConfigError, Error
 
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.add_typer(train_app, name="train")
 app.add_typer(flood_app, name="flood")
 app.add_typer(canvas_app, name="canvas")
+app.add_typer(programs_app, name="programs")
 
 for command in (analyze, compare, sweep, trace, replay, jacobi):
     app.command()(command)

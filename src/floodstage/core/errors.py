@@ -7,7 +7,9 @@ Error
 │   ├── PairingError       a drafter and a target do not belong together
 │   ├── ContextError       a text is longer than a model or its cache can hold
 │   └── RollbackError      a state was asked to go back past what it holds
-└── RunError               a run folder or a record in it cannot be used
+├── RunError               a run folder or a record in it cannot be used
+├── InputError             a file of tasks or of programs cannot be read (says file and line)
+└── SandboxError           programs cannot be run apart from the machine as safely as was asked
 
 A message says what was given (`!r`), what was expected and what to do.
 """
@@ -48,6 +50,14 @@ class RollbackError(ModelError):
 
 class RunError(Error):
     """A run folder or a record in it cannot be used."""
+
+
+class InputError(Error):
+    """A file of tasks or of programs cannot be read."""
+
+
+class SandboxError(Error):
+    """Programs cannot be run apart from the machine as safely as was asked."""
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> ConfigError:

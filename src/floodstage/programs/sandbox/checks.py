@@ -1,0 +1,144 @@
+"""The process of the checks: it never loads a candidate, it asks the candidate's process.
+
+Each name that the checks call is a proxy: arguments go out as JSON, the answer comes back as JSON
+and is rebuilt from plain builtins. So what an answer is compared with, and by which `==`, is
+nothing that a candidate can reach. Checks and prompt are trusted; answers are not.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from floodstage.programs.sandbox.candidate import read_all, say
+from floodstage.programs.sandbox.values import Malformed, Unsendable, decode, encode
+
+FILE = "<checks>"
+BLOCK = 1 << 16
+
+
+class Gone(BaseException):
+    """The candidate's process does not answer any more."""
+
+
+class Refused(BaseException):
+    """An answer is no plain data, or none of ours; the kind and why."""
+
+
+def run_checks(descriptors: Sequence[int]) -> None:
+    """Descriptors are program, result, calls, answers. Says one line: what the checks found."""
+    program, result, calls, answers = descriptors
+    job = json.loads(read_all(program))
+    peer = Peer(calls, answers, job["result_bytes"])
+    say(result, {"checked": _verdict(job, peer)})
+
+
+def _verdict(job: dict[str, Any], peer: Peer) -> dict[str, Any]:
+    space: dict[str, Any] = {"__name__": "checks"}
+    proxies = {name: peer.function(name) for name in job["entries"]}
+    try:
+        exec(compile(job["prompt"], FILE, "exec", dont_inherit=True), space)
+        space.update(proxies)
+        exec(compile(job["checks"], FILE, "exec", dont_inherit=True), space)
+        if job["calls_check"]:
+            space["check"](proxies[job["entries"][0]])
+        return {"kind": "passed"}
+    except Gone:
+        return {"kind": "gone"}
+    except Refused as why:
+        kind, detail = why.args
+        return {"kind": kind, "detail": detail}
+    except BaseException as error:
+        if error is peer.raised:
+            return {"kind": "exception", **peer.raised_by}
+        return {"kind": "wrong", "detail": _where(error)}
+
+
+def _where(error: BaseException) -> str:
+    """The assertion or error, and its line in the checks."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == FILE]
+    message = f"{type(error).__name__} in line {lines[-1] if lines else 0} of the checks"
+    text = str(error)[:200]
+    return f"{message}: {text}" if text else message
+
+
+class Peer:
+    """The candidate's process, seen from here."""
+
+    def __init__(self, calls: int, answers: int, most_bytes: int) -> None:
+        self.calls, self.answers, self.most_bytes = calls, answers, most_bytes
+        self.count = 0
+        self.buffer = bytearray()
+        self.raised: BaseException | None = None
+        self.raised_by: dict[str, Any] = {}
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """A proxy for one of the candidate's functions."""
+
+        def proxy(*args: Any, **named: Any) -> Any:
+            return self._call(name, args, named)
+
+        proxy.__name__ = name
+        return proxy
+
+    def _call(self, name: str, args: Any, named: Any) -> Any:
+        self.count += 1
+        try:
+            call = {"args": encode(args), "named": encode(named)}
+        except Unsendable as why:
+            raise Refused(
+                "not_run", f"the checks call {name} with what is no data: {why}"
+            ) from None
+        try:
+            say(self.calls, {"call": self.count, "name": name, **call})
+        except OSError:
+            raise Gone from None
+        return self._value(self._line())
+
+    def _value(self, line: bytes) -> Any:
+        try:
+            answer = json.loads(line)
+            if not isinstance(answer, dict) or answer.pop("call", None) != self.count:
+                raise Malformed("not the answer to this call")
+            ((kind, content),) = answer.items()
+            if kind == "value":
+                return decode(content)
+            if kind == "invalid":
+                raise Refused("invalid_output", str(content)[:200])
+            error: dict[str, Any] = {
+                "error": str(content["type"])[:100],
+                "line": int(content["line"]),
+                "detail": str(content["message"])[:300],
+            }
+        except (Malformed, ValueError, TypeError, KeyError, RecursionError, OverflowError) as why:
+            raise Refused("invalid_output", f"a malformed answer: {str(why)[:100]}") from None
+        self.raised_by, self.raised = error, _rebuilt(error["error"], error["detail"])
+        raise self.raised
+
+    def _line(self) -> bytes:
+        while (end := self.buffer.find(b"\n")) < 0:
+            if len(self.buffer) > self.most_bytes:
+                raise Refused("output_limit", f"a value of more than {self.most_bytes} bytes")
+            block = os.read(self.answers, BLOCK)
+            if not block:
+                raise Gone
+            self.buffer += block
+        line = bytes(self.buffer[:end])
+        del self.buffer[: end + 1]
+        return line
+
+
+def _rebuilt(name: str, message: str) -> BaseException:
+    """The builtin exception of that name, so that checks may expect it; else a plain one."""
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        try:
+            return kind(message)
+        except TypeError:  # UnicodeError and its like want more
+            pass
+    return RuntimeError(f"{name}: {message}")

@@ -1,0 +1,158 @@
+"""The two kinds of job: data (call the function on each sample) and split (let checks call it)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import replace
+from typing import Any
+
+from floodstage.programs.records import Kind
+from floodstage.programs.sandbox.endings import Trial, ending, told, trial, undefined
+from floodstage.programs.sandbox.limits import Limits
+from floodstage.programs.sandbox.ward import EngineFault, Ward, Zygote
+from floodstage.programs.sandbox.watch import Watch
+from floodstage.programs.sandbox.wire import Job, pack
+
+CHECKS_CPU = 5.0
+"""The checks may use so many times the candidate's CPU time, and a second."""
+COSTLY = frozenset({Kind.TIMEOUT, Kind.MEMORY, Kind.CRASH, Kind.OUTPUT_LIMIT})
+"""Endings that stop a job where it is told to stop."""
+
+
+def run_data(job: Job, zygote: Zygote, driver: int) -> list[Trial]:
+    """One trial for each sample. A child that dies at a sample is followed by another one for the
+    rest, unless the job stops there. Raises EngineFault, DriverGone."""
+    limits = Limits(**job.limits)
+    left = list(enumerate(job.inputs))
+    trials: list[Trial] = []
+    while left:
+        found = _some_samples(job, limits, left, zygote, driver)
+        trials += found
+        left = left[len(found) :]
+        if job.stop and any(t["kind"] in COSTLY for t in found):
+            why = f"not run after {found[-1]['kind']}"
+            trials += [trial(Kind.NOT_RUN, why) for _ in left]
+            break
+    return trials
+
+
+def _some_samples(
+    job: Job, limits: Limits, left: list[tuple[int, Any]], zygote: Zygote, driver: int
+) -> list[Trial]:
+    """The trials of the samples from the first of `left` on that one child gets through."""
+    payload = pack({"source": job.source, "entries": job.entries, "inputs": left})
+    cpu_s = limits.cpu_s * len(left)
+    ward = Ward(zygote, payload, limits, total_cpu_s=cpu_s, most_lines=len(left) + 1)
+    watch = Watch(driver, [ward], limits.idle_s)
+    trials: list[Trial] = []
+
+    def progress() -> None:
+        while ward.lines and len(trials) < len(left) and not ward.over:
+            line = ward.lines.pop(0)
+            if not trials and (fault := undefined(line)):
+                trials.extend({**fault, **_spent(ward, watch)} for _ in left)
+            elif (found := told(line, left[len(trials)][0])) is not None:
+                trials.append({**found, **_spent(ward, watch)})
+            else:
+                ward.kill("protocol")
+
+    try:
+        watch.run(progress)
+        if len(trials) < len(left):
+            trials.append({**ending(ward), **_spent(ward, watch)})
+        elif ward.over == "output":  # what it printed was read after what it gave
+            trials[-1].update(ending(ward))
+    finally:
+        ward.close()
+    rss_bytes = ward.ended.rss_bytes if ward.ended else 0
+    return [{**found, "rss_bytes": rss_bytes} for found in trials]
+
+
+def _spent(ward: Ward, watch: Watch) -> Trial:
+    """What was spent since the last mark, and a new mark."""
+    now, cpu_s = time.monotonic(), ward.cpu_s()
+    ready_s = ward.ready_s if ward.ready_s is not None else now
+    first = watch.marked_s <= ready_s
+    spent = {
+        "cpu_s": max(0.0, cpu_s - ward.mark_cpu_s),
+        "start_s": ready_s - ward.forked_s if first else 0.0,
+        "run_s": now - max(ready_s, watch.marked_s),
+    }
+    watch.mark()
+    return spent
+
+
+def run_split(job: Job, zygote: Zygote, checker: Zygote, driver: int) -> list[Trial]:
+    """The one trial of a program under its checks. Raises EngineFault, DriverGone."""
+    limits = Limits(**job.limits)
+    patient = replace(limits, cpu_s=CHECKS_CPU * limits.cpu_s + 1.0)
+    program = pack({"source": job.source, "entries": job.entries})
+    asked, asking = os.pipe2(os.O_CLOEXEC)
+    answer, answering = os.pipe2(os.O_CLOEXEC)
+    checks = pack(
+        {
+            **{"prompt": job.prompt, "checks": job.checks, "entries": job.entries},
+            **{"calls_check": job.calls_check, "result_bytes": limits.result_bytes},
+        }
+    )
+    wards: list[Ward] = []
+    try:
+        wards.append(Ward(zygote, program, limits, (asked, answering),
+                          total_cpu_s=limits.cpu_s, most_lines=1))  # fmt: skip
+        wards.append(Ward(checker, checks, patient, (asking, answer),
+                          total_cpu_s=patient.cpu_s, most_lines=1))  # fmt: skip
+    finally:
+        for descriptor in (asked, asking, answer, answering):
+            os.close(descriptor)
+    candidate, judge = wards
+    watch = Watch(driver, wards, limits.idle_s)
+
+    def progress() -> None:
+        if judge.ended is not None and not (judge.lines and _found(judge)["kind"] == "gone"):
+            candidate.kill("done")  # else it has ended by itself, or its limits will end it
+
+    try:
+        watch.run(progress)
+        return [{**_judged(candidate, judge), **_spent_split(candidate)}]
+    finally:
+        for ward in wards:
+            ward.close()
+
+
+def _spent_split(candidate: Ward) -> Trial:
+    now = time.monotonic()
+    ready_s = candidate.ready_s or now
+    return {
+        "cpu_s": max(0.0, candidate.cpu_s() - candidate.start_cpu_s),
+        "start_s": ready_s - candidate.forked_s,
+        "run_s": now - ready_s,
+        "rss_bytes": candidate.ended.rss_bytes if candidate.ended else 0,
+    }
+
+
+def _judged(candidate: Ward, judge: Ward) -> Trial:
+    """What the checks said, unless the candidate was stopped or left before they had a say."""
+    if candidate.over not in ("", "done"):
+        return ending(candidate)
+    if judge.over in ("cpu", "idle"):
+        return trial(Kind.TIMEOUT, "the checks took too long over its answers")
+    if not judge.lines:
+        status = judge.ended.status if judge.ended else 0
+        raise EngineFault(f"the checks ended with status {status} and said nothing")
+    found = _found(judge)
+    kind = found.pop("kind")
+    if kind != "gone":
+        if kind == "exception" and found["error"] == "MemoryError":
+            kind = Kind.MEMORY
+        return {"detail": "", **found, "kind": kind}
+    if candidate.lines and (fault := undefined(candidate.lines[0])):
+        return fault
+    return ending(candidate)
+
+
+def _found(judge: Ward) -> Trial:
+    """What the checks said. Trusted: no candidate holds this pipe."""
+    found: Trial = json.loads(judge.lines[0])["checked"]
+    return found

@@ -1,0 +1,206 @@
+"""One child, seen from outside: its pipes, its clocks, its end. Trusted, single-threaded.
+
+Knows nothing of what the lines mean that a child writes, the first one apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from floodstage.programs.sandbox.limits import Limits
+from floodstage.programs.sandbox.wire import Order, pack
+
+BLOCK = 1 << 16
+START_S = 20.0
+"""A child that is not locked up by then is a failure of ours."""
+
+
+class EngineFault(Exception):
+    """A failure of the sandbox itself: never the program's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child ended: exit code or -signal, and what the kernel counted for it."""
+
+    status: int
+    cpu_s: float
+    rss_bytes: int
+
+
+class Zygote:
+    """The engine's end of one zygote."""
+
+    def __init__(self, control: socket.socket, pid: int) -> None:
+        self.control, self.pid = control, pid
+
+    def fork(self, limits: Limits, total_cpu_s: float, descriptors: Sequence[int]) -> Any:
+        """A child with these descriptors: its pid and its pidfd. Raises EngineFault."""
+        order = pack(asdict(Order(asdict(limits), total_cpu_s)))
+        socket.send_fds(self.control, [order], list(descriptors))
+        if not select.select([self.control], [], [], START_S)[0]:
+            raise EngineFault("the zygote does not answer")
+        message, handles, _, _ = socket.recv_fds(self.control, 4096, 1)
+        if not message or len(handles) != 1:
+            raise EngineFault("the zygote is gone")
+        return _json(message)["pid"], handles[0]
+
+
+class Ward:
+    """One child under watch. `lines` are those of its result pipe after it was ready."""
+
+    def __init__(
+        self,
+        zygote: Zygote,
+        program: bytes,
+        limits: Limits,
+        talk: Sequence[int] = (),
+        *,
+        total_cpu_s: float,
+        most_lines: int,
+    ) -> None:
+        self.most_lines = most_lines
+        self.limits, self.control = limits, zygote.control
+        self.lines: list[bytes] = []
+        self.buffer = bytearray()
+        self.rest = memoryview(program)
+        self.read_bytes = self.printed_bytes = 0
+        self.over = ""  # why it was killed: cpu, idle, output, result, done
+        self.ended: Ended | None = None
+        self.ready_s: float | None = None  # when it was locked up, on the monotonic clock
+        self.start_cpu_s = self.mark_cpu_s = self.mark_waited_s = 0.0
+        self.forked_s = time.monotonic()
+        reading, self.program = _pipe()
+        self.result, writing = _pipe()
+        self.output, printing = _pipe()
+        theirs = (printing, reading, writing)
+        try:
+            self.pid, self.handle = zygote.fork(limits, total_cpu_s, [*theirs, *talk])
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        for descriptor in (self.program, self.result, self.output):
+            os.set_blocking(descriptor, False)
+
+    # -- clocks -------------------------------------------------------------------------------
+
+    def cpu_s(self) -> float:
+        """CPU time of the whole process so far."""
+        if self.ended is not None:
+            return self.ended.cpu_s
+        try:
+            return time.clock_gettime((~self.pid << 3) | 2)
+        except OSError:  # it has just ended
+            return self.mark_cpu_s
+
+    def waited_s(self) -> float:
+        """Time spent waiting for a core; 0 where the kernel does not say."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):
+            return 0.0
+
+    # -- what happens to it -------------------------------------------------------------------
+
+    def kill(self, why: str) -> None:
+        """SIGKILL to it and to its group. The first reason stays."""
+        self.over = self.over or why
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def sources(self) -> dict[int, Callable[[], None]]:
+        """Descriptors to wait for, and what to do then."""
+        if self.ended is not None:
+            return {}
+        waiting = {self.output: self.read_output, self.result: self.read_result}
+        waiting[self.control.fileno()] = self.reap
+        return {fd: act for fd, act in waiting.items() if fd >= 0}
+
+    def feed(self) -> None:
+        """Write on with the program."""
+        try:
+            while self.rest:
+                self.rest = self.rest[os.write(self.program, self.rest) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # it does not want to know the rest
+            self.rest = memoryview(b"")
+        os.close(self.program)
+        self.program = -1
+
+    def read_result(self) -> None:
+        block = self._read("result")
+        self.buffer += block
+        *lines, rest = self.buffer.split(b"\n")
+        self.buffer = bytearray(rest)
+        if self.ready_s is None and lines:
+            self._is_ready(_json(bytes(lines.pop(0))))
+        self.lines += map(bytes, lines)
+        longest = max(len(self.buffer), *map(len, lines), 0)
+        if longest > self.limits.result_bytes or len(self.lines) > self.most_lines:
+            self.kill("result")
+
+    def _is_ready(self, word: dict[str, Any]) -> None:
+        """The first line is ours: no program has been read yet."""
+        if "ready" not in word:
+            raise EngineFault(f"a child could not lock itself up: {word.get('lockdown')}")
+        self.ready_s = time.monotonic()
+        self.start_cpu_s = self.mark_cpu_s = word["ready"]
+
+    def read_output(self) -> None:
+        self.printed_bytes += len(self._read("output"))
+        if self.printed_bytes > self.limits.output_bytes:
+            self.kill("output")
+
+    def _read(self, name: str) -> bytes:
+        """What there is; at the end the descriptor is closed."""
+        descriptor: int = getattr(self, name)
+        try:
+            block = os.read(descriptor, BLOCK)
+        except BlockingIOError:
+            return b""
+        if not block:
+            os.close(descriptor)
+            setattr(self, name, -1)
+        self.read_bytes += len(block)
+        return block
+
+    def reap(self) -> None:
+        """Take the zygote's word that it has ended. Raises EngineFault."""
+        message = self.control.recv(4096)
+        if not message:
+            raise EngineFault("the zygote is gone")
+        self.ended = Ended(**_json(message))
+        for name, read in (("output", self.read_output), ("result", self.read_result)):
+            before = -1
+            while getattr(self, name) >= 0 and self.read_bytes != before:
+                before = self.read_bytes
+                read()
+        if self.ready_s is None:
+            raise EngineFault(f"a child ended with status {self.ended.status} before it was ready")
+
+    def close(self) -> None:
+        for descriptor in (self.program, self.result, self.output, self.handle):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def _pipe() -> tuple[int, int]:
+    return os.pipe2(os.O_CLOEXEC)
+
+
+def _json(message: bytes) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(message)
+    return value

@@ -1,0 +1,92 @@
+"""What crosses between driver, engine, zygote and child: JSON objects, their frames, the orders.
+
+Every record here is trusted on one side only: what comes from a child is looked at key by key by
+who reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+FRAME = struct.Struct("!I")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Engine to zygote: fork a child. The limits are those of `Limits`."""
+
+    limits: dict[str, Any]
+    total_cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Driver to engine, once: the level to reach and the trusted modules to preload."""
+
+    level: str
+    preload: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Driver to engine: a program and what is done with it.
+
+    `inputs` of a data job are the tagged arguments of each sample. Expected outputs are not here.
+    `stop` ends the job at the first sample that uses up a limit or crashes.
+    """
+
+    id: int
+    source: str
+    entries: tuple[str, ...]
+    limits: dict[str, Any]
+    inputs: tuple[Any, ...] = ()
+    stop: bool = True
+    prompt: str = ""
+    checks: str | None = None  # not None: a split job
+    calls_check: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Engine to driver: the trials of a job, as keyword arguments of `records.Trial`; or why the
+    engine itself failed, whereupon it ends. `busy_s` is the wall time the job took in the engine.
+    """
+
+    id: int
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    busy_s: float = 0.0
+    fault: str = ""
+
+
+def shallow(job: Job) -> dict[str, Any]:
+    """The fields of a job as they are: `asdict` would copy every grid."""
+    return {f.name: getattr(job, f.name) for f in fields(job)}
+
+
+def pack(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def unpack(text: bytes | bytearray, kind: type[T]) -> T:
+    """A record of one of the kinds above, from trusted bytes."""
+    return kind(**json.loads(text))
+
+
+def frame(payload: bytes) -> bytes:
+    return FRAME.pack(len(payload)) + payload
+
+
+def take_frame(buffer: bytearray) -> bytes | None:
+    """The first whole frame, taken off the buffer; None if there is none yet."""
+    if len(buffer) < FRAME.size:
+        return None
+    (size,) = FRAME.unpack_from(buffer)
+    if len(buffer) < FRAME.size + size:
+        return None
+    payload = bytes(buffer[FRAME.size : FRAME.size + size])
+    del buffer[: FRAME.size + size]
+    return payload

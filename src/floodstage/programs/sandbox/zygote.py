@@ -1,0 +1,144 @@
+"""A process that is warm: it has imported what programs import, and forks a child for each.
+
+It never sees a program: a child reads its own from a pipe, after it has locked itself up, so
+nothing of one program is left for the next. One child at a time; whatever a child leaves behind is
+killed before the next one.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from floodstage.programs.sandbox import kernel
+from floodstage.programs.sandbox.limits import Limits
+from floodstage.programs.sandbox.lockdown import Cell, Level, prepare_cell
+from floodstage.programs.sandbox.wire import Order, pack, unpack
+
+WARM = (
+    "abc array base64 binascii bisect calendar cmath collections collections.abc contextlib copy "
+    "dataclasses datetime decimal enum fractions functools hashlib heapq io itertools json math "
+    "numbers operator pprint random re statistics string struct textwrap time traceback types "
+    "typing unicodedata zlib"
+)
+"""What programs commonly import. Extension modules are loaded here, as no others can be later."""
+MOST_DESCRIPTORS = 8
+
+Child: TypeAlias = Callable[[Sequence[int]], None]
+"""What a locked child does with the descriptors it was given: program, result, more."""
+
+
+def serve(control: socket.socket, level: Level, preload: Sequence[str], child: Child) -> NoReturn:
+    """Be a zygote until the engine hangs up. `preload` are files of trusted modules."""
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        _warm(preload)
+        cell = prepare_cell(level)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    except BaseException as error:
+        control.send(pack({"fault": f"{type(error).__name__}: {error}"}))
+        os._exit(1)
+    control.send(pack({"ready": os.getpid()}))
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 4096, MOST_DESCRIPTORS)
+        if not message:
+            os._exit(0)
+        order = unpack(message, Order)
+        pid = os.fork()
+        if pid == 0:
+            _become(cell, order, descriptors, child)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        handle = os.pidfd_open(pid)
+        socket.send_fds(control, [pack({"pid": pid})], [handle])
+        os.close(handle)
+        _, status, usage = os.wait4(pid, 0)
+        _sweep()
+        ended = {
+            "status": os.waitstatus_to_exitcode(status),
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "rss_bytes": usage.ru_maxrss * 1024,
+        }
+        control.send(pack(ended))
+
+
+def _warm(preload: Sequence[str]) -> None:
+    """Import and freeze, so that every child begins alike."""
+    for name in WARM.split():
+        importlib.import_module(name)
+    places = list(dict.fromkeys(str(Path(path).resolve().parent) for path in preload))
+    sys.path[:0] = places
+    for path in preload:
+        importlib.import_module(Path(path).stem)
+    ours = str(Path(__file__).parents[3])
+    sys.path[:] = [place for place in sys.path if place not in {*places, ours}]
+    time.tzset()
+    gc.collect()
+    gc.freeze()
+
+
+def _become(cell: Cell, order: Order, descriptors: list[int], child: Child) -> NoReturn:
+    """The child's whole life. The first descriptor is its standard output and error."""
+    try:
+        os.dup2(descriptors[0], 1)
+        os.dup2(descriptors[0], 2)
+        _close_all_but([0, 1, 2, *descriptors[1:], cell.rules])
+        result = descriptors[2]
+        try:
+            cell.close(Limits(**order.limits), order.total_cpu_s)
+        except BaseException as error:
+            os.write(result, pack({"lockdown": f"{type(error).__name__}: {error}"}) + b"\n")
+            os._exit(1)
+        os.write(result, pack({"ready": time.process_time()}) + b"\n")
+        random.seed(0)  # the module seeds itself anew after a fork
+        child(descriptors[1:])
+    finally:
+        os._exit(0)
+
+
+def _close_all_but(kept: list[int]) -> None:
+    last = -1
+    for descriptor in sorted({x for x in kept if x >= 0}):
+        if last + 1 < descriptor:  # an empty range from 0 would mean all of them
+            os.closerange(last + 1, descriptor)
+        last = descriptor
+    os.closerange(last + 1, 1 << 16)
+
+
+def _sweep() -> None:
+    """Kill and reap what a child left behind; where forks are denied there is nothing."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            for left in _children():
+                os.kill(left, signal.SIGKILL)
+            time.sleep(0.0005)
+
+
+def _children() -> list[int]:
+    try:
+        text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    except OSError:  # a kernel without that list: look at every process
+        text = " ".join(p.name for p in Path("/proc").iterdir() if _is_child(p))
+    return [int(pid) for pid in text.split()]
+
+
+def _is_child(process: Path) -> bool:
+    try:
+        after_name = (process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return process.name.isdecimal() and int(after_name[1]) == os.getpid()

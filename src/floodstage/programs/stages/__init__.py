@@ -1,0 +1,1 @@
+"""What is done with a program before it runs: parsed, filtered, brought into a form, compared."""

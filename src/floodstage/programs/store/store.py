@@ -1,0 +1,129 @@
+"""The store of a run: one SQLite file, sources by content, verdicts and trials in one transaction.
+
+Only the driver writes. Whatever was committed survives a kill; a run that goes on skips what is
+here. A store belongs to one set of tasks, limits and interpreter and refuses any other.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from floodstage.core.errors import RunError
+from floodstage.programs.records import OPEN_KINDS, Candidate, Kind, Trial, Verdict
+
+SCHEMA = 1
+BATCH = 200
+"""Verdicts per transaction; a run that is killed does at most these again."""
+_VERDICT = [f.name for f in fields(Verdict)]
+_TRIAL = [f.name for f in fields(Trial)]
+_TABLES = f"""
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sources (digest TEXT PRIMARY KEY, source BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS verdicts (
+    {", ".join(_VERDICT)}, digest TEXT NOT NULL REFERENCES sources, origin TEXT NOT NULL,
+    PRIMARY KEY (candidate_id));
+CREATE TABLE IF NOT EXISTS trials (
+    candidate_id TEXT NOT NULL, sample INTEGER NOT NULL, {", ".join(_TRIAL)},
+    PRIMARY KEY (candidate_id, sample));
+"""
+
+
+class Store:
+    """`with Store(folder, identity) as store:` then `store.add(...)`. `identity` says what a
+    verdict depends on; without one the store is read. Raises RunError where the folder holds a
+    run of another identity."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any] | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "verdicts.sqlite"
+        self.pending = 0
+        try:
+            self.base = sqlite3.connect(self.path)
+            self.base.execute("PRAGMA journal_mode=WAL")
+            self.base.execute("PRAGMA synchronous=NORMAL")
+            self.base.executescript(_TABLES)
+            self._same({"schema": SCHEMA, **(identity or {})})
+        except sqlite3.DatabaseError as error:
+            raise RunError(f"{str(self.path)!r} cannot be used: {error}.") from error
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.base.commit()
+        self.base.close()
+
+    def _same(self, identity: Mapping[str, Any]) -> None:
+        held = dict(self.base.execute("SELECT key, value FROM meta"))
+        for key, value in identity.items():
+            text = json.dumps(value, sort_keys=True)
+            if held and held.get(key) != text:
+                raise RunError(
+                    f"{str(self.path.parent)!r} holds a run of another {key}: choose another "
+                    f"folder. It has {held.get(key)}, this run {text}."
+                )
+            self.base.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, text))
+        self.base.commit()
+
+    def add(self, candidate: Candidate, verdict: Verdict, trials: Iterable[Trial] = ()) -> None:
+        """Keep a verdict with its trials; all of it or nothing survives a kill."""
+        digest = candidate.digest
+        source = candidate.source.encode("utf-8", "surrogatepass")
+        self.base.execute("INSERT OR IGNORE INTO sources VALUES (?, ?)", (digest, source))
+        self.base.execute("DELETE FROM trials WHERE candidate_id = ?", (candidate.id,))
+        self._insert("verdicts", (*_values(verdict, _VERDICT), digest, candidate.origin))
+        for sample, trial in enumerate(trials):
+            self._insert("trials", (candidate.id, sample, *_values(trial, _TRIAL)))
+        self.pending += 1
+        if self.pending >= BATCH:
+            self.commit()
+
+    def commit(self) -> None:
+        """Everything added so far survives from here on."""
+        self.base.commit()
+        self.pending = 0
+
+    def _insert(self, table: str, values: tuple[Any, ...]) -> None:
+        marks = ", ".join("?" * len(values))
+        self.base.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)
+
+    def done(self) -> dict[str, str]:
+        """Candidates with a verdict that need not run again, and the digest of what was run."""
+        kinds = ", ".join(f"'{kind}'" for kind in sorted(OPEN_KINDS))
+        rows = self.base.execute(
+            f"SELECT candidate_id, digest FROM verdicts WHERE kind NOT IN ({kinds})"
+        )
+        return dict(rows.fetchall())
+
+    def verdicts(self) -> Iterator[Verdict]:
+        """Every verdict, in the order of the first time it was added."""
+        rows = self.base.execute(f"SELECT {', '.join(_VERDICT)} FROM verdicts ORDER BY rowid")
+        for candidate_id, task_id, kind, *rest in rows:
+            yield Verdict(candidate_id, task_id, Kind(kind), *rest)
+
+    def trials(self, candidate_id: str) -> list[Trial]:
+        """The trials of a candidate, in the order of its samples."""
+        rows = self.base.execute(
+            f"SELECT {', '.join(_TRIAL)} FROM trials WHERE candidate_id = ? ORDER BY sample",
+            (candidate_id,),
+        )
+        return [Trial(Kind(kind), *rest) for kind, *rest in rows]
+
+    def source(self, candidate_id: str) -> str:
+        """The program of a candidate. Raises RunError."""
+        row = self.base.execute(
+            "SELECT source FROM verdicts JOIN sources USING (digest) WHERE candidate_id = ?",
+            (candidate_id,),
+        ).fetchone()
+        if row is None:
+            raise RunError(f"{str(self.path)!r} has no candidate {candidate_id!r}.")
+        return bytes(row[0]).decode("utf-8", "surrogatepass")
+
+
+def _values(record: Verdict | Trial, names: list[str]) -> tuple[Any, ...]:
+    return tuple(getattr(record, name) for name in names)

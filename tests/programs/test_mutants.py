@@ -1,0 +1,85 @@
+"""Planted bugs: each one, alone, must make the tests that guard it fail."""
+
+# ruff: noqa: E501  (code as data)
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MUTANTS = {
+    "signals go anywhere": ("sandbox/seccomp.py", "_for(KILL[index], _one_of(0, (pid,)))",
+                            "_for(KILL[index], [(RETURN, 0, 0, ALLOW)])", "self_test_reaches"),
+    "files open to write": ("sandbox/seccomp.py", "_for(OPENAT[index], _without(2, WRITING))",
+                            "_for(OPENAT[index], _without(2, 0))", "without_landlock"),
+    "no Landlock": ("sandbox/lockdown.py", "kernel.landlock_restrict(self.rules)", "pass",
+                    "self_test_reaches"),
+    "the environment stays": ("sandbox/engine.py", "os.environ.clear()", "pass", "environment_is"),
+    "descriptors stay open": ("sandbox/zygote.py", "_close_all_but([0, 1, 2, *descriptors[1:], cell.rules])", "pass",
+                              "environment_is"),
+    "leftovers live": ("sandbox/zygote.py", "os.kill(left, signal.SIGKILL)", "return",
+                       "children_of_children"),
+    "cheats keep their type": ("sandbox/values.py", "list.__iter__(value)", "iter(value)",
+                               "subclasses_become"),
+    "checks in the candidate": ("sandbox/jobs.py", '{"source": job.source, "entries": job.entries})\n    asked',
+                                '{"source": job.source + "\\nX = " + repr([job.checks]), "entries": job.entries})\n'
+                                "    asked", "expected_values_are_not"),
+    "output without end": ("sandbox/ward.py", "if self.printed_bytes > self.limits.output_bytes:", "if False:",
+                           "output_limit"),
+    "answers without end": ("sandbox/checks.py", "if len(self.buffer) > self.most_bytes:", "if False:",
+                            "cheats_do_not_pass and flood"),
+    "jobs lost with an engine": ("sandbox/pool.py", "waiting.appendleft(engine.tickets.pop())",
+                                 "engine.tickets.pop()", "killing_engines"),
+    "children outlive their zygote": ("sandbox/lockdown.py", "kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)",
+                                      "pass", "driver_is_gone"),
+    "the CPU clock is not looked at": ("sandbox/watch.py", 'ward.kill("cpu")', "pass", "cpu_time_decides"),
+    "idleness is not looked at": ("sandbox/watch.py", 'ward.kill("idle")', "pass", "endings_say_why and sleep"),
+    "random numbers differ": ("sandbox/zygote.py", "random.seed(0)", "pass", "same_random"),
+    "any grid will do": ("judge.py", "not same_grid(value, sample.expected)", "False", "grids_are_judged"),
+    "tests rank": ("store/outputs.py", "(verdict.demo_passed, size_of", "(verdict.test_passed, size_of",
+                   "submission_ranks"),
+    "pass@k is biased": ("store/outputs.py", "miss *= 1.0 - k / i", "miss *= 1.0 - right / n", "pass_at_k"),
+    "resumed runs run all": ("validate.py", "known[candidate.id] == candidate.digest", "False", "goes_on_and"),
+    "keywords are dropped": ("stages/graph.py", "[ast.keyword(k.arg, self.value(k.value)) for k in node.keywords]",
+                             "[]", "form_behaves or may_differ"),
+    "iterators are shared": ("stages/graph.py", 'if _one_shot(node):\n            raise unsafe',
+                             'if False:\n            raise unsafe', "cannot_be_proven"),
+    "dead code disappears": ("stages/graph.py", "case ast.Expr(value=value):\n                    self.value(value)",
+                             "case ast.Expr(value=value):\n                    pass", "form_behaves"),
+    "late names are early": ("stages/graph.py", "self.stores[part.id] > 1", "False", "cannot_be_proven"),
+}  # fmt: skip
+"""What is planted: a file of programs/, the right text, the wrong text, and the tests that see it."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_bug_is_found(name: str, tmp_path: Path) -> None:
+    file, right, wrong, guards = MUTANTS[name]
+    for part in ("src", "tests/programs"):
+        ignored = shutil.ignore_patterns("__pycache__", "assets")
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    path = tmp_path / "src/floodstage/programs" / file
+    text = path.read_text()
+    assert text.count(right) >= 1
+    path.write_text(text.replace(right, wrong))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", guards),
+            *("-m", "not slow", "--timeout", "20", "tests/programs"),
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "src")},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout[-2000:]  # tests ran and one failed
