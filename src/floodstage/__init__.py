@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from floodstage.core.errors import Error
     from floodstage.engine.build import load
+    from floodstage.engine.canvas import CanvasEngine, load_canvas
     from floodstage.engine.engine import Chunk, Engine, Generation
     from floodstage.engine.flood import Flood, FloodGeneration, load_flood
 
 __all__ = [
+    "CanvasEngine",
     "Chunk",
     "Engine",
     "Error",
@@ -26,11 +28,13 @@ __all__ = [
     "FloodGeneration",
     "Generation",
     "load",
+    "load_canvas",
     "load_flood",
 ]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CanvasEngine": "floodstage.engine.canvas",
     "Chunk": "floodstage.engine.engine",
     "Engine": "floodstage.engine.engine",
     "Error": "floodstage.core.errors",
@@ -38,6 +42,7 @@ _HOMES = {
     "FloodGeneration": "floodstage.engine.flood",
     "Generation": "floodstage.engine.engine",
     "load": "floodstage.engine.build",
+    "load_canvas": "floodstage.engine.canvas",
     "load_flood": "floodstage.engine.flood",
 }
 

@@ -243,7 +243,7 @@ def pass_bytes(model: Denoiser, cells: int) -> int:
     """What one pass holds at its peak, roughly: the layer with its MLP, or the logits."""
     c = model.config
     size = next(model.parameters()).element_size()
-    return cells * size * max(6 * c.hidden + 4 * c.inner, 3 * c.hidden + 4 * c.values)
+    return cells * size * max(6 * c.hidden + 4 * c.inner, 2 * c.hidden + 3 * c.values)
 
 
 def check_memory(model: Denoiser, grids: int, height: int, width: int) -> None:
