@@ -136,10 +136,16 @@ def bench(
         from floodstage.bench.timing import TimingConfig, run_timing
         from floodstage.cli.show import print_timing
 
-        shared = {"device": device, "dtype": dtype, "threads": threads, "seed": seed}
         timing = TimingConfig(
-            target=target, tokens=tokens, passes=passes, repeats=repeats, **shared
-        )  # type: ignore[arg-type]
+            target=target,
+            tokens=tokens,
+            passes=passes,
+            repeats=repeats,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+        )
         print_timing(run_timing(timing), as_json=json)
         return
     config = CanvasBenchConfig(
