@@ -19,6 +19,7 @@ from typing import Protocol
 
 from floodstage.bench import sweep
 from floodstage.bench.analysis import analyze
+from floodstage.bench.canvas import CanvasBenchConfig, canvas_bench
 from floodstage.bench.compare import BenchConfig, bench, bench_batches
 from floodstage.bench.flood import LadderConfig, ladder
 from floodstage.bench.flood_study import StudyConfig, run_study
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS, RESULTS = ROOT / "runs/bench", ROOT / "benchmarks/results"
 EXPERIMENTS = ROOT / "docs/experiments"
 README, LENGTHS = ROOT / "README.md", EXPERIMENTS / "block-length.md"
-FLOOD = EXPERIMENTS / "flash-flood.md"
+FLOOD, CANVAS = EXPERIMENTS / "flash-flood.md", EXPERIMENTS / "canvas.md"
 KEPT = ("summary.md", "summary.json", "summary.csv", "env.json", "trace.json", "costs.json")
 THREADS = 2
 
@@ -186,6 +187,31 @@ class Study:
         show(out / "accuracy_vs_k.png", self.name)
 
 
+@dataclass(frozen=True)
+class CanvasRuns:
+    """Grids filled at once beside the twin that writes them."""
+
+    name: str
+    config: CanvasBenchConfig
+    page: Path = CANVAS
+
+    @property
+    def command(self) -> str:
+        c = self.config
+        sizes = ",".join(f"{h}x{w}" for h, w in c.sizes)
+        batches = ",".join(map(str, c.batches))
+        return (
+            f"floodstage canvas bench --task {c.task} --size {sizes} --batch {batches} "
+            f"--repeats {c.repeats} --exact {c.exact} --threads {c.threads} "
+            f"--out runs/bench/{self.name}"
+        )
+
+    def measure(self, out: Path) -> None:
+        canvas_bench(self.config, out)
+        for plot in ("tokens_vs_time.png", "latency_vs_cells.png"):
+            show(out / plot, self.name)
+
+
 def show(plot: Path, name: str) -> None:
     """Put a plot where the pages find it."""
     folder = EXPERIMENTS / name
@@ -204,6 +230,7 @@ POLICIES = (
 TRACED = BenchConfig(**MATH)
 HARD = BenchConfig(**MATH, workload="mathematics-phrasings", temperature=1.0)
 CODED = BenchConfig(**CODE, prompts=32)
+GRIDS = ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 64))
 MEASUREMENTS: list[Measurement] = [
     Bench(
         "math-greedy",
@@ -239,6 +266,24 @@ MEASUREMENTS: list[Measurement] = [
         StudyConfig(
             renderer="runs/flood-early/model", parents=32, steps=(1, 2, 4), threads=THREADS
         ),
+    ),
+    CanvasRuns("canvas-sum", CanvasBenchConfig(sizes=GRIDS, repeats=2, threads=THREADS)),
+    Bench(
+        "jacobi-math",
+        BenchConfig(
+            **MATH, prompts=16, arms=("none", "ngram:8", "jacobi:4", "jacobi:8", "lookahead:8")
+        ),
+        page=CANVAS,
+    ),
+    Bench(
+        "jacobi-code",
+        BenchConfig(
+            **CODE | {"max_new_tokens": 96},
+            prompts=8,
+            temperature=0.7,
+            arms=("none", "ngram:4", "jacobi:8", "lookahead:8"),
+        ),
+        page=CANVAS,
     ),
 ]
 
