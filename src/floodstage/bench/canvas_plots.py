@@ -27,12 +27,12 @@ def _tokens(rows: Sequence[Row], group: tuple[int, int, int], axes: Axes) -> Non
         mine = of(rows, group, arm)
         if mine:
             curve = mine[0]["curve"]
-            times = [0.0, *(s for s, _ in curve)]
+            times = [0.001, *(s for s, _ in curve)]
             there = [0, *(n for _, n in curve)]
             style = "steps-post" if arm == REFINE else "default"
             axes.plot([1e3 * t for t in times], there, drawstyle=style, label=arm)
     axes.set(
-        xscale="symlog",
+        xscale="log",
         xlabel="milliseconds",
         ylabel="tokens generated",
         title=f"a grid of {group[1]}x{group[2]}",

@@ -83,6 +83,11 @@ def picture(*draws: Callable[[Axes], None]) -> bytes:
         panels = figure.subplots(1, len(draws), squeeze=False)[0]
         for axes, draw in zip(panels, draws, strict=True):
             draw(axes)
+            for axis in (axes.xaxis, axes.yaxis):
+                if axis.get_scale() in ("log", "symlog"):
+                    # Its own labels are formulas, which STYLE does not typeset.
+                    axis.set_major_formatter("{x:g}")
+                    axis.set_minor_formatter("")
         handles, labels = panels[0].get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside right upper")
