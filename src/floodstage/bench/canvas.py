@@ -9,14 +9,13 @@ was killed goes on. Everything shown is a function of the records.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import track
@@ -24,15 +23,16 @@ from rich.progress import track
 from floodstage.bench.canvas_plots import draw_canvas
 from floodstage.bench.canvas_tables import DRAFTED, ONE, REFINE, TWIN, summarise
 from floodstage.bench.measure import environment, same_settings
-from floodstage.bench.records import whole_lines, write_whole
+from floodstage.bench.records import keep_rows, write_whole
 from floodstage.bench.tables import Table, write_tables
 from floodstage.core.errors import ConfigError
 from floodstage.core.protocols import Drafter
-from floodstage.decoding.refine import Refinement, refine
+from floodstage.decoding.refine import Refinement
 from floodstage.drafting.ngram import NgramDrafter
 from floodstage.engine.canvas import (
     CanvasEngine,
     CanvasTwin,
+    folded,
     load_canvas,
     load_twin,
     pass_bytes,
@@ -76,7 +76,7 @@ Curve = list[tuple[float, int]]
 class Run:
     """What an arm made of a batch."""
 
-    cells: Sequence[Cells]
+    cells: Sequence[Sequence[Sequence[int | None]]]
     passes: float  # of the model over a grid, the prompt's included, on average
     curve: Curve
     rows: int = 0  # of the twin for a grid, drafted ones included, its prompt not
@@ -107,7 +107,24 @@ def canvas_bench(config: CanvasBenchConfig, out: Path) -> list[Table]:
     return tables
 
 
-def load_pair(config: CanvasBenchConfig) -> tuple[CanvasEngine, CanvasTwin]:
+class Paired(Protocol):
+    """What says which two models are compared, and where."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def twin(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+
+
+def load_pair(config: Paired) -> tuple[CanvasEngine, CanvasTwin]:
     """The denoiser and its twin. Raises ConfigError if they are not of the task."""
     shared = {"device": config.device, "dtype": config.dtype, "threads": config.threads}
     names = (f"canvas-{config.task}", f"canvas-{config.task}-twin")
@@ -117,20 +134,6 @@ def load_pair(config: CanvasBenchConfig) -> tuple[CanvasEngine, CanvasTwin]:
         if task != config.task:
             raise ConfigError(f"{name!r} is a model for {task!r}, not for {config.task!r}.")
     return engine, twin
-
-
-Rows = Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]
-
-
-def keep_rows(path: Path, more: Rows) -> list[dict[str, Any]]:
-    """The rows of a file, and those that `more` adds to them, kept as they come."""
-    rows = [json.loads(line) for line in whole_lines(path)] if path.is_file() else []
-    with path.open("a", encoding="utf-8") as file:
-        for row in more(rows):
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            rows.append(row)
-    return rows
 
 
 def _timed_rows(
@@ -192,26 +195,19 @@ def _warm(arms: dict[str, Arm], asked: Sequence[Puzzle]) -> None:
 def run_refine(engine: CanvasEngine, refinement: Refinement, given: Sequence[Cells]) -> Run:
     canvas = engine.canvas(given)
     start, curve = engine.clock(), Curve()
-    cells, passes = list(given), 0
-    for step in refine(
-        engine.model,
-        canvas,
-        refinement,
-        check=lambda i, filled: not faults(engine.task, given[i], filled),
-        clock=engine.clock,
-    ):
+    cells, passes = canvas.cells, 0
+    for step in engine.refine(given, canvas, refinement):
         there = int((step.cells != engine.model.mask_id).sum())
         curve.append((engine.clock() - start, there))
-        cells, passes = engine.cells(step), passes + step.record.grids
-    return Run(cells, passes / len(given), curve)
+        cells, passes = step.cells, passes + step.record.grids
+    return Run(engine.cells(cells), passes / len(given), curve)
 
 
 def run_twin(twin: CanvasTwin, drafter: Drafter | None, given: Sequence[Cells]) -> Run:
-    height, width = len(given[0]), len(given[0][0])
     out: list[list[int]] = [[] for _ in given]
     start, curve = twin.clock(), Curve()
     passes = rows = there = 0
-    every = max(1, height * width * len(given) // 200)
+    every = max(1, sum(map(len, given[0])) * len(given) // 200)
     draft_len = 0 if drafter is None else drafter.draft_len
     for step in twin.steps(given, drafter=drafter, draft_len=draft_len):
         out[step.sequence].extend(step.tokens)
@@ -220,9 +216,7 @@ def run_twin(twin: CanvasTwin, drafter: Drafter | None, given: Sequence[Cells]) 
         there += len(step.tokens)
         if there // every != (there - len(step.tokens)) // every:
             curve.append((twin.clock() - start, there))
-    cells: list[Cells] = [
-        [list(row[i * width : (i + 1) * width]) for i in range(height)] for row in out
-    ]
+    cells = [folded(row, given[0]) for row in out]
     return Run(cells, passes / len(given), curve, rows // len(given))
 
 

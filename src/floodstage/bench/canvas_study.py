@@ -18,10 +18,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from floodstage.bench.canvas import CanvasBenchConfig, keep_rows, load_pair
+from floodstage.bench.canvas import load_pair
 from floodstage.bench.canvas_plots import draw_study, filmstrip
 from floodstage.bench.measure import environment, same_settings
-from floodstage.bench.records import write_whole
+from floodstage.bench.records import keep_rows, write_whole
 from floodstage.bench.tables import Table, write_tables
 from floodstage.decoding.refine import Refinement
 from floodstage.engine.canvas import CanvasEngine, CanvasTwin
@@ -62,10 +62,7 @@ class CanvasStudyConfig:
 def canvas_study(config: CanvasStudyConfig, out: Path) -> list[Table]:
     """Measure what `out` lacks, then its table and plots. Raises RunError if `out` holds another
     run."""
-    shared = {"device": config.device, "dtype": config.dtype, "threads": config.threads}
-    engine, twin = load_pair(
-        CanvasBenchConfig(task=config.task, model=config.model, twin=config.twin, **shared)  # type: ignore[arg-type]
-    )
+    engine, twin = load_pair(config)
     out.mkdir(parents=True, exist_ok=True)
     weights = {"denoiser": fingerprint(engine.model), "twin": fingerprint(twin.model)}
     same_settings(out, {"settings": asdict(config), "weights": weights}, environment(config.device))

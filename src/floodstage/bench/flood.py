@@ -23,7 +23,7 @@ from torch import nn
 from floodstage.bench.flood_plots import draw_ladder
 from floodstage.bench.flood_tables import BASE, CHARS, SPANS, TUNED, summarise
 from floodstage.bench.measure import environment, same_settings
-from floodstage.bench.records import whole_lines, write_whole
+from floodstage.bench.records import keep_rows, write_whole
 from floodstage.bench.tables import Table, write_tables
 from floodstage.core.errors import ConfigError
 from floodstage.core.types import Request
@@ -105,22 +105,7 @@ def ladder(config: LadderConfig, out: Path) -> list[Table]:
     bench = load_bench(config)
     identity = {"settings": asdict(config), "weights": bench.fingerprints}
     same_settings(out, identity, environment(config.device) | {"parameters": bench.parameters})
-    path = out / "records.jsonl"
-    rows = [json.loads(line) for line in whole_lines(path)] if path.is_file() else []
-    have = {(r["roots"], r["repeat"], r["rung"]) for r in rows}
-    rungs = make_rungs(bench, config)
-    todo = [(n, i) for n in config.roots for i in range(config.repeats)]
-    names = {SPANS, *(r.name for r in rungs)}
-    warm: set[tuple[str, int]] = set()
-    with path.open("a", encoding="utf-8") as file:
-        for size, repeat in track(todo, "measuring", console=Console(stderr=True)):
-            missing = names - {name for n, i, name in have if (n, i) == (size, repeat)}
-            if not missing:
-                continue
-            for row in _round(bench, config, rungs, size, repeat, missing, warm):
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                rows.append(row)
+    rows = keep_rows(out / "records.jsonl", partial(_rows, bench, config))
     held_out = _held_out(bench, config)
     tables = [
         _hierarchy(bench, held_out),
@@ -132,6 +117,21 @@ def ladder(config: LadderConfig, out: Path) -> list[Table]:
     for name, picture in draw_ladder(rows):
         write_whole(out / name, picture)
     return tables
+
+
+def _rows(
+    bench: Bench, config: LadderConfig, have: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Every rung on every plan that `have` lacks."""
+    known = {(r["roots"], r["repeat"], r["rung"]) for r in have}
+    rungs = make_rungs(bench, config)
+    todo = [(n, i) for n in config.roots for i in range(config.repeats)]
+    names = {SPANS, *(r.name for r in rungs)}
+    warm: set[tuple[str, int]] = set()
+    for size, repeat in track(todo, "measuring", console=Console(stderr=True)):
+        missing = names - {name for n, i, name in known if (n, i) == (size, repeat)}
+        if missing:
+            yield from _round(bench, config, rungs, size, repeat, missing, warm)
 
 
 def load_bench(config: LadderConfig) -> Bench:

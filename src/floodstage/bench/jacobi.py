@@ -8,8 +8,7 @@ sketch, the baseline of doing nothing. Pure measurement of accuracy: knows no cl
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -23,7 +22,7 @@ from torch import Tensor
 from floodstage.bench.flood_plots import picture
 from floodstage.bench.measure import environment, same_settings
 from floodstage.bench.plots import Axes
-from floodstage.bench.records import whole_lines, write_whole
+from floodstage.bench.records import keep_rows, write_whole
 from floodstage.bench.tables import Table, write_tables
 from floodstage.bench.workloads import load_workload
 from floodstage.core.errors import ConfigError
@@ -86,26 +85,16 @@ def run_jacobi(config: JacobiConfig, out: Path, *, progress: bool = True) -> lis
     settings = asdict(config) | {"device": str(engine.target.device)}  # what "auto" came to
     identity = {"settings": settings, "prompt_hash": workload.digest}
     same_settings(out, identity, environment(settings["device"]))
-    path = out / "records.jsonl"
-    rows = [json.loads(line) for line in whole_lines(path)] if path.is_file() else []
-    have = {row["prompt"] for row in rows}
-    items = track(
-        enumerate(workload.items),
-        "iterating",
-        total=len(workload.items),
-        disable=not progress,
-        console=Console(stderr=True),
-    )
-    with path.open("a", encoding="utf-8") as file:
-        for number, item in items:
-            if number not in have:
-                row = {
-                    "prompt": number,
-                    "traces": _trace_prompt(engine, item.prompt, number, config),
-                }
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                rows.append(row)
+    prompts = [item.prompt for item in workload.items]
+
+    def missing(have: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        known = {row["prompt"] for row in have}
+        todo = [n for n in range(len(prompts)) if n not in known]
+        shown = Console(stderr=True)
+        for n in track(todo, "iterating", disable=not progress, console=shown):
+            yield {"prompt": n, "traces": _trace_prompt(engine, prompts[n], n, config)}
+
+    rows = keep_rows(out / "records.jsonl", missing)
     shown = tables(rows)
     write_tables(out, shown)
     write_whole(out / "accuracy_by_step.png", draw_steps(rows))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,3 +98,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(content.encode() if isinstance(content, str) else content)
     part.replace(path)
+
+
+Rows = Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]
+
+
+def keep_rows(path: Path, more: Rows) -> list[dict[str, Any]]:
+    """The rows of a file, and those that `more` adds to them, kept as they come."""
+    rows = [json.loads(line) for line in whole_lines(path)] if path.is_file() else []
+    with path.open("a", encoding="utf-8") as file:
+        for row in more(rows):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            rows.append(row)
+    return rows

@@ -12,7 +12,7 @@ Fast-dLLM (Wu et al. 2025).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -99,10 +99,15 @@ def fill(
     clock: Clock = perf_counter,
 ) -> Filled:
     """Fill every hole; see `refine`."""
+    return collect(canvas, refine(model, canvas, refinement, check=check, truth=truth, clock=clock))
+
+
+def collect(canvas: Canvas, steps: Iterable[Pass]) -> Filled:
+    """What passes over `canvas` came to."""
     passes = torch.zeros(len(canvas.cells), dtype=torch.int64)
     records: list[PassRecord] = []
     cells, done = canvas.cells, passes.bool()
-    for step in refine(model, canvas, refinement, check=check, truth=truth, clock=clock):
+    for step in steps:
         passes += ~done
         cells, done = step.cells, step.done
         records.append(step.record)
@@ -121,7 +126,7 @@ def refine(
 ) -> Iterator[Pass]:
     """Passes until every grid is done: it has no hole, and nothing changed or `check` is
     satisfied. `truth` [B, H, W] is only counted against, never shown to the model. No pass is run
-    for grids without a hole, unless cells may be masked again."""
+    for grids that begin without a hole."""
     mask, holes = model.mask_id, canvas.cells == model.mask_id
     cells = canvas.cells.clone()
     total = holes.sum((1, 2))
@@ -168,12 +173,14 @@ def choose(
 ) -> Tensor:
     """[B, H, W] bool: which of the `wanting` cells pass `number` fills. `total` [B] is how many
     holes the grids began with."""
-    b = wanting.shape[0]
-    order = sure.masked_fill(~wanting, -1.0).view(b, -1).argsort(1, descending=True)
+    flat = sure.masked_fill(~wanting, -1.0).flatten(1)
+    if refinement.schedule == "threshold":
+        surest = torch.zeros_like(flat, dtype=torch.bool)
+        surest.scatter_(1, flat.argmax(1, keepdim=True), True)
+        return wanting & ((sure >= refinement.threshold) | surest.view_as(wanting))
+    order = flat.argsort(1, descending=True)
     place = torch.arange(order.shape[1], device=order.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, place).view_as(wanting)  # 0: the surest
-    if refinement.schedule == "threshold":
-        return wanting & ((sure >= refinement.threshold) | (rank == 0))
     left = holes_left(refinement, number, total)
     count = (wanting.sum((1, 2)) - left).clamp(min=1)
     return wanting & (rank < count[:, None, None])

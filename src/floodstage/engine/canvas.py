@@ -20,7 +20,7 @@ from floodstage.core.errors import ConfigError
 from floodstage.core.protocols import Clock, Drafter
 from floodstage.core.types import Request, Step
 from floodstage.decoding.loop import decode
-from floodstage.decoding.refine import Filled, Pass, PassRecord, Refinement, fill, refine
+from floodstage.decoding.refine import Filled, Pass, PassRecord, Refinement, collect, refine
 from floodstage.decoding.verifiers import MatchVerifier
 from floodstage.drafting.none import NoDrafter
 from floodstage.engine.build import find_model
@@ -83,22 +83,20 @@ class CanvasEngine:
     def passes(
         self, given: Cells, refinement: Refinement | None = None
     ) -> Iterator[tuple[PassRecord, Cells]]:
-        """One grid after every pass, holes as None, with the pass's record."""
-        canvas = self.canvas([given])
-        for step in refine(self.model, canvas, refinement or Refinement(), clock=self.clock):
-            yield step.record, self.cells(step)[0]
+        """One grid after every pass of `solve`, holes as None, with the pass's record."""
+        for step in self.refine([given], self.canvas([given]), refinement or Refinement()):
+            yield step.record, self.cells(step.cells)[0]
 
-    def cells(self, step: Pass) -> list[Cells]:
-        """The grids after a pass, holes as None."""
+    def cells(self, cells: Tensor) -> list[Cells]:
+        """Grids [B, H, W] as lists, holes as None."""
         hole = self.model.mask_id
-        return [
-            [[None if x == hole else x for x in row] for row in grid]
-            for grid in step.cells.tolist()
-        ]
+        return [[[None if x == hole else x for x in row] for row in g] for g in cells.tolist()]
 
-    def fill(self, given: Sequence[Cells], canvas: Canvas, refinement: Refinement) -> Filled:
-        """Fill a checked canvas; the law ends a grid's passes where cells are masked again."""
-        return fill(
+    def refine(
+        self, given: Sequence[Cells], canvas: Canvas, refinement: Refinement
+    ) -> Iterator[Pass]:
+        """Passes over a checked canvas; the law ends a grid's where cells are masked again."""
+        return refine(
             self.model,
             canvas,
             refinement,
@@ -106,11 +104,15 @@ class CanvasEngine:
             clock=self.clock,
         )
 
+    def fill(self, given: Sequence[Cells], canvas: Canvas, refinement: Refinement) -> Filled:
+        """All passes of `refine`."""
+        return collect(canvas, self.refine(given, canvas, refinement))
+
     def canvas(self, given: Sequence[Cells]) -> Canvas:
         """The model's input. Raises ConfigError, see `solve_batch`."""
         if not given:
             raise ConfigError("There is no grid to fill: give at least one.")
-        config, hole = self.model.config, self.model.mask_id
+        config = self.model.config
         height, width = shape_of(given[0])
         for grid in given:
             if shape_of(grid) != (height, width):
@@ -127,11 +129,7 @@ class CanvasEngine:
         check_size(self.task, height, width)
         check_reach(self.task, height, width, config.values)
         check_memory(self.model, len(given), height, width)
-        cells = torch.tensor(
-            [[[hole if x is None else x for x in row] for row in g] for g in given]
-        )
-        cells = cells.to(self.model.device)
-        return Canvas.of(cells, cells != hole)
+        return Canvas.given(given, self.model.mask_id, self.model.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +144,10 @@ class CanvasTwin:
         self, given: Sequence[Cells], *, drafter: Drafter | None = None, draft_len: int = 0
     ) -> list[list[list[int]]]:
         """Grids of one size, all at once in one batch."""
-        height, width = shape_of(given[0])
         out: list[list[int]] = [[] for _ in given]
         for step in self.steps(given, drafter=drafter, draft_len=draft_len):
             out[step.sequence].extend(step.tokens)
-        return [[row[i * width : (i + 1) * width] for i in range(height)] for row in out]
+        return [folded(row, given[0]) for row in out]
 
     def steps(
         self, given: Sequence[Cells], *, drafter: Drafter | None = None, draft_len: int = 0
@@ -170,6 +167,12 @@ class CanvasTwin:
             slots=len(given),
             clock=self.clock,
         )
+
+
+def folded(tokens: Sequence[int], like: Cells) -> list[list[int]]:
+    """Cells in reading order as a grid of the size of `like`."""
+    height, width = shape_of(like)
+    return [list(tokens[i * width : (i + 1) * width]) for i in range(height)]
 
 
 def prompts_of(model: Writer, given: Sequence[Cells]) -> Tensor:

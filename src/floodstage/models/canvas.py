@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -95,6 +95,9 @@ class CanvasConfig:
         )
 
 
+Cells: TypeAlias = Sequence[Sequence[int | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Canvas:
     """Grids of one size. A hole holds the mask, which is the number of values."""
@@ -103,6 +106,13 @@ class Canvas:
     locked: Tensor  # [B, H, W] bool: clues, which nothing may change
     rows: Tensor  # [B, H] int64 positions
     columns: Tensor  # [B, W]
+
+    @classmethod
+    def given(cls, grids: Sequence[Cells], mask: int, device: torch.device) -> Canvas:
+        """Whole grids of one size from lists, whose holes are None; what is given is locked."""
+        rows = [[[mask if x is None else x for x in row] for row in grid] for grid in grids]
+        cells = torch.tensor(rows, device=device)
+        return cls.of(cells, cells != mask)
 
     @classmethod
     def of(cls, cells: Tensor, locked: Tensor) -> Canvas:

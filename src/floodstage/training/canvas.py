@@ -131,7 +131,8 @@ class CanvasTask:
         if isinstance(self.model, Writer):
             found = greedy_grids(self.model, self.asked)
         else:
-            canvas = canvas_of(self.asked, self.model)
+            given = [p.given for p in self.asked]
+            canvas = Canvas.given(given, self.model.mask_id, self.model.device)
             found = fill(self.model, canvas, Refinement()).cells.cpu()
         self.model.train()
         right = found == wanted
@@ -164,14 +165,6 @@ def held_out_instances(task: str) -> tuple[Puzzle, ...]:
     """What a run is judged on: sizes never seen in training, or puzzles."""
     size, number = {"sum": (64, 1), "affine": (64, 6)}.get(task, (9, 64))
     return tuple(islice(puzzles(task, size, size, "heldout", seed=77), number))
-
-
-def canvas_of(asked: tuple[Puzzle, ...], model: Denoiser) -> Canvas:
-    """Instances of one size as the denoiser's input."""
-    cells = torch.tensor(
-        [[[model.mask_id if x is None else x for x in row] for row in p.given] for p in asked]
-    ).to(model.device)
-    return Canvas.of(cells, cells != model.mask_id)
 
 
 def lesson_of(puzzle: Puzzle) -> Lesson:
@@ -235,8 +228,9 @@ def writing_loss(model: Writer, lesson: Lesson, generator: torch.Generator) -> T
 
 def save_canvas(folder: Path, model: Denoiser | Writer) -> None:
     """A folder that `load_canvas` reads: bf16 weights and the config."""
-    denoiser = isinstance(model, Denoiser)
-    config = model.config if isinstance(model, Denoiser) else model.canvas
-    raw = config.to_dict(DENOISER if denoiser else WRITER)
+    if isinstance(model, Denoiser):
+        raw = model.config.to_dict(DENOISER)
+    else:
+        raw = model.canvas.to_dict(WRITER)
     write_weights(folder, model.state_dict(), torch.bfloat16)
     (folder / "config.json").write_text(json.dumps(raw, indent=1) + "\n")
