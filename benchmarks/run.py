@@ -20,9 +20,11 @@ from typing import Protocol
 from floodstage.bench import sweep
 from floodstage.bench.analysis import analyze
 from floodstage.bench.canvas import CanvasBenchConfig, canvas_bench
+from floodstage.bench.canvas_study import CanvasStudyConfig, canvas_study
 from floodstage.bench.compare import BenchConfig, bench, bench_batches
 from floodstage.bench.flood import LadderConfig, ladder
 from floodstage.bench.flood_study import StudyConfig, run_study
+from floodstage.bench.jacobi import JacobiConfig, run_jacobi
 from floodstage.bench.replay import markdown
 from floodstage.bench.report import write_report
 from floodstage.bench.trace import read_trace
@@ -210,6 +212,50 @@ class CanvasRuns:
         canvas_bench(self.config, out)
         for plot in ("tokens_vs_time.png", "latency_vs_cells.png"):
             show(out / plot, self.name)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Puzzles solved against passes."""
+
+    name: str
+    config: CanvasStudyConfig
+    page: Path = CANVAS
+
+    @property
+    def command(self) -> str:
+        c = self.config
+        return (
+            f"floodstage canvas study --task {c.task} --side {c.size} --puzzles {c.puzzles} "
+            f"--threads {c.threads} --out runs/bench/{self.name}"
+        )
+
+    def measure(self, out: Path) -> None:
+        canvas_study(self.config, out)
+        for plot in ("exactness_vs_passes.png", "filmstrip.png"):
+            show(out / plot, self.name)
+
+
+@dataclass(frozen=True)
+class JacobiTrace:
+    """How a whole answer settles under Jacobi iteration."""
+
+    name: str
+    config: JacobiConfig
+    page: Path = CANVAS
+
+    @property
+    def command(self) -> str:
+        c = self.config
+        return (
+            f"floodstage jacobi --target {c.target} --workload {c.workload} --prompts {c.prompts} "
+            f"--tokens {c.tokens} --sketch {','.join(map(str, c.sketch))} --threads {c.threads} "
+            f"--out runs/bench/{self.name}"
+        )
+
+    def measure(self, out: Path) -> None:
+        run_jacobi(self.config, out)
+        show(out / "accuracy_by_step.png", self.name)
 
 
 def show(plot: Path, name: str) -> None:

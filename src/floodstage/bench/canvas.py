@@ -1,10 +1,11 @@
 """A grid filled in a few passes beside one written cell by cell, on the same instances, in turns.
 
-Arms: `refine` fills every hole of a batch at once; `twin` is the autoregressive model of the same
-layers, cached, one pass per cell; `twin, n-gram draft` is the same, speculated; `one` fills the
-surest cell only. Seconds run from Python lists to Python lists. A grid counts as exact if the
-checker, which knows only the law, finds no fault. Records are appended as they come; a run that
-was killed goes on. Everything shown is a function of the records.
+Arms: `refine` fills every hole of a batch at once, and alone asks the checker after every pass
+(`Refinement.propose`); `twin` is the autoregressive model of the same layers, cached, one pass per
+cell; `twin, n-gram draft` is the same, speculated; `one` fills the surest cell only. Seconds run
+from Python lists to Python lists. A grid counts as exact if the checker, which knows only the law,
+finds no fault. Records are appended as they come; a run that was killed goes on. Everything shown
+is a function of the records.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def make_arms(
     """The arms that make sense at a size."""
     arms: dict[str, Arm] = {REFINE: partial(run_refine, engine, config.refinement)}
     if h * w <= ONE_BY_ONE_CELLS:
-        arms[ONE] = partial(run_refine, engine, Refinement(schedule="one"))
+        arms[ONE] = partial(run_refine, engine, Refinement(schedule="one", propose=False))
     if h * w * batch <= config.twin_cells:
         arms[TWIN] = partial(run_twin, twin, None)
         arms[DRAFTED] = partial(run_twin, twin, NgramDrafter(_DRAFT, device=twin.model.device))
