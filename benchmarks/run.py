@@ -276,7 +276,7 @@ POLICIES = (
 TRACED = BenchConfig(**MATH)
 HARD = BenchConfig(**MATH, workload="mathematics-phrasings", temperature=1.0)
 CODED = BenchConfig(**CODE, prompts=32)
-GRIDS = ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 64))
+GRIDS = ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 64), (100, 100))
 MEASUREMENTS: list[Measurement] = [
     Bench(
         "math-greedy",
@@ -313,11 +313,31 @@ MEASUREMENTS: list[Measurement] = [
             renderer="runs/flood-early/model", parents=32, steps=(1, 2, 4), threads=THREADS
         ),
     ),
-    CanvasRuns("canvas-sum", CanvasBenchConfig(sizes=GRIDS, repeats=2, threads=THREADS)),
+    CanvasRuns("canvas-sum", CanvasBenchConfig(sizes=GRIDS, repeats=2, exact=100, threads=THREADS)),
+    CanvasRuns(
+        "canvas-affine",
+        CanvasBenchConfig(task="affine", sizes=GRIDS[3:], repeats=2, exact=100, threads=THREADS),
+    ),
+    CanvasRuns(
+        "canvas-batches",
+        CanvasBenchConfig(sizes=GRIDS[3:6], batches=(1, 4, 16), repeats=2, threads=THREADS),
+    ),
+    CanvasRuns(
+        "canvas-sudoku",
+        CanvasBenchConfig(
+            task="sudoku", sizes=((9, 9),), batches=(1, 4, 16), repeats=4, threads=THREADS
+        ),
+    ),
+    Passes("passes-sudoku", CanvasStudyConfig(threads=THREADS)),
+    Passes("passes-latin", CanvasStudyConfig(task="latin", threads=THREADS)),
+    JacobiTrace("settling-math", JacobiConfig(threads=THREADS)),
+    JacobiTrace(
+        "settling-code", JacobiConfig(target="code-mini", workload="code", threads=THREADS)
+    ),
     Bench(
         "jacobi-math",
         BenchConfig(
-            **MATH, prompts=16, arms=("none", "ngram:8", "jacobi:4", "jacobi:8", "lookahead:8")
+            **MATH, prompts=32, arms=("none", "ngram:8", "jacobi:4", "jacobi:8", "lookahead:8")
         ),
         page=CANVAS,
     ),
@@ -325,7 +345,7 @@ MEASUREMENTS: list[Measurement] = [
         "jacobi-code",
         BenchConfig(
             **CODE | {"max_new_tokens": 96},
-            prompts=8,
+            prompts=16,
             temperature=0.7,
             arms=("none", "ngram:4", "jacobi:8", "lookahead:8"),
         ),

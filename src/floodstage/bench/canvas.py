@@ -46,6 +46,7 @@ from floodstage.training.lessons import CELLS
 
 ONE_BY_ONE_CELLS = 256  # above, one cell a pass takes minutes and shows nothing new
 _DRAFT = 10
+_LARGEST = 100  # side of a grid that is checked for exactness alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,13 +299,17 @@ def _to_check(config: CanvasBenchConfig) -> Iterator[Puzzle]:
             yield next(instances(config, h, w))
     rng = random.Random(config.seed)
     for _ in range(config.exact):
-        h = rng.randint(33, 128)
-        yield next(instances(config, h, rng.randint(CELLS // h + 1, 128)))
+        h = rng.randint(33, _LARGEST)
+        yield next(instances(config, h, rng.randint(CELLS // h + 1, _LARGEST)))
 
 
 def _group(config: CanvasBenchConfig, puzzle: Puzzle) -> str:
     size = (puzzle.height, puzzle.width)
-    return f"{size[0]}x{size[1]}" if size in config.sizes else "other unseen sizes, to 128x128"
+    return (
+        f"{size[0]}x{size[1]}"
+        if size in config.sizes
+        else f"other unseen sizes, to {_LARGEST}x{_LARGEST}"
+    )
 
 
 def _differ(puzzle: Puzzle, cells: Sequence[Sequence[int | None]]) -> int:
