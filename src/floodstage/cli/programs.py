@@ -64,6 +64,7 @@ def validate(
     count: Annotated[
         int | None, typer.Option(help="Only so many; negative: that many drawn by the seed.")
     ] = None,
+    part: Annotated[str, typer.Option(help="Run all samples, or only demo or test ones.")] = "all",
     every_sample: Annotated[
         bool, typer.Option("--every-sample", help="Go on after a timeout, crash or the like.")
     ] = False,
@@ -73,6 +74,9 @@ def validate(
     check_forms: Annotated[
         bool,
         typer.Option("--check-forms", help="Run normal forms as well; rows say where they differ."),
+    ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Run again what the run folder holds.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and filter only; run and write nothing.")
@@ -98,9 +102,10 @@ def validate(
         every_sample=every_sample,
         find_duplicates=not rerun_equal,
         check_forms=check_forms,
+        cached=not no_cache,
     )
     chosen = Selection(tasks=tuple(task or ()), start=start, count=count, seed=seed)
-    run_validate(file, tasks, out, config, chosen, dry_run=dry_run, as_json=json)
+    run_validate(file, tasks, out, config, chosen, part=part, dry_run=dry_run, as_json=json)
 
 
 @app.command()

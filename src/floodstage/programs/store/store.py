@@ -16,7 +16,7 @@ from typing import Any
 from floodstage.core.errors import RunError
 from floodstage.programs.records import OPEN_KINDS, Candidate, Kind, Trial, Verdict
 
-SCHEMA = 1
+SCHEMA = 2
 BATCH = 200
 """Verdicts per transaction; a run that is killed does at most these again."""
 _VERDICT = [f.name for f in fields(Verdict)]
@@ -25,7 +25,7 @@ _TABLES = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (digest TEXT PRIMARY KEY, source BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS verdicts (
-    {", ".join(_VERDICT)}, digest TEXT NOT NULL REFERENCES sources, origin TEXT NOT NULL,
+    {", ".join(_VERDICT)}, digest TEXT NOT NULL, origin TEXT NOT NULL, entry TEXT,
     PRIMARY KEY (candidate_id));
 CREATE TABLE IF NOT EXISTS trials (
     candidate_id TEXT NOT NULL, sample INTEGER NOT NULL, {", ".join(_TRIAL)},
@@ -76,7 +76,7 @@ class Store:
         source = candidate.source.encode("utf-8", "surrogatepass")
         self.base.execute("INSERT OR IGNORE INTO sources VALUES (?, ?)", (digest, source))
         self.base.execute("DELETE FROM trials WHERE candidate_id = ?", (candidate.id,))
-        self._insert("verdicts", (*_values(verdict, _VERDICT), digest, candidate.origin))
+        self._insert("verdicts", (*_values(verdict, _VERDICT), digest, candidate.origin, candidate.entry))
         for sample, trial in enumerate(trials):
             self._insert("trials", (candidate.id, sample, *_values(trial, _TRIAL)))
         self.pending += 1
@@ -116,13 +116,37 @@ class Store:
 
     def source(self, candidate_id: str) -> str:
         """The program of a candidate. Raises RunError."""
-        row = self.base.execute(
-            "SELECT source FROM verdicts JOIN sources USING (digest) WHERE candidate_id = ?",
-            (candidate_id,),
-        ).fetchone()
-        if row is None:
+        return self.candidate(candidate_id).source
+
+    def candidate(self, candidate_id: str) -> Candidate:
+        """A candidate as it was given. Raises RunError."""
+        found = next(self._candidates("LEFT JOIN", "WHERE candidate_id = ?", candidate_id), None)
+        if found is None:
             raise RunError(f"{str(self.path)!r} has no candidate {candidate_id!r}.")
-        return bytes(row[0]).decode("utf-8", "surrogatepass")
+        return found
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Every candidate whose program is kept, in the order of the verdicts."""
+        return self._candidates("JOIN", "ORDER BY verdicts.rowid")
+
+    def _candidates(self, join: str, which: str, *values: str) -> Iterator[Candidate]:
+        columns = "candidate_id, task_id, source, origin, entry"
+        rows = self.base.execute(
+            f"SELECT {columns} FROM verdicts {join} sources USING (digest) {which}", values
+        )
+        for candidate_id, task_id, source, origin, entry in rows:
+            if source is None:
+                raise RunError(
+                    f"The program of {candidate_id!r} is not in {str(self.path)!r}: it was not "
+                    "among the best that `programs gc --keep` kept."
+                )
+            text = bytes(source).decode("utf-8", "surrogatepass")
+            yield Candidate(candidate_id, task_id, text, origin, entry)
+
+    def identity(self) -> dict[str, Any]:
+        """What the verdicts depend on, as it was given; the schema is left out."""
+        held = self.base.execute("SELECT key, value FROM meta WHERE key != 'schema'")
+        return {key: json.loads(value) for key, value in held}
 
 
 def _values(record: Verdict | Trial, names: list[str]) -> tuple[Any, ...]:
