@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from floodstage.cli.options import Json, Seed
+from floodstage.cli.programs_propose import app as propose_app
 
 app = typer.Typer(
     help="Candidate programs: filter, run apart from the machine, judge, store.",
@@ -143,3 +144,6 @@ def export(
     from floodstage.cli.programs_run import run_export
 
     run_export(run, to, keep, as_json=json)
+
+
+app.add_typer(propose_app)

@@ -35,9 +35,10 @@ def _compared(trial: Trial, sample: Sample) -> Trial:
         return replace(trial, kind=Kind.INVALID_OUTPUT, detail=f"no grid: {fault}", output="")
     if sample.expected is None:
         return trial
+    near: dict[str, Any] = dict.fromkeys(SCORERS, 1.0)
     if same_grid(value, sample.expected):
-        return replace(trial, **dict.fromkeys(SCORERS, 1.0))
-    near: dict[str, Any] = {name: score(value, sample.expected) for name, score in SCORERS.items()}
+        return replace(trial, **near)
+    near = {name: score(value, sample.expected) for name, score in SCORERS.items()}
     return replace(trial, kind=Kind.WRONG, detail="another grid was expected", **near)
 
 

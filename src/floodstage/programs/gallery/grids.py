@@ -6,6 +6,7 @@ ground. A piece is a tuple of (row, column, colour), in reading order.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -182,7 +183,7 @@ def _solid(row: tuple[int, ...]) -> bool:
 
 def _between(grid: Grid, lines: list[int]) -> list[Grid]:
     ends = [-1, *lines, len(grid)]
-    return [grid[a + 1 : b] for a, b in zip(ends, ends[1:], strict=False) if b - a > 1]
+    return [grid[a + 1 : b] for a, b in itertools.pairwise(ends) if b - a > 1]
 
 
 # -- colouring --------------------------------------------------------------------------------
@@ -282,7 +283,7 @@ def bridge(grid: Grid, colour: int | None = None, ground: int = 0) -> Grid:
     out = [list(row) for row in grid]
     for i, row in enumerate(grid):
         ends = [j for j, cell in enumerate(row) if cell != ground]
-        for a, b in zip(ends, ends[1:], strict=False):
+        for a, b in itertools.pairwise(ends):
             if row[a] == row[b]:
                 out[i][a + 1 : b] = [row[a] if colour is None else colour] * (b - a - 1)
     return tuple(map(tuple, out))
@@ -337,8 +338,7 @@ def holes(grid: Grid, ground: int = 0) -> tuple[Piece, ...]:
     return tuple(
         piece
         for piece in pieces(grid, ground=None)
-        if piece[0][2] == ground
-        and not any(i in (0, last) or j in (0, end) for i, j, _ in piece)
+        if piece[0][2] == ground and not any(i in (0, last) or j in (0, end) for i, j, _ in piece)
     )
 
 

@@ -238,7 +238,7 @@ def stripes(rng: Random) -> Pair:
     """The colours of the top row run down."""
     rows, columns = rng.randint(3, 8), rng.randint(3, 8)
     top = [rng.choice((0, 0, rng.randint(1, 9))) for _ in range(columns)]
-    return [top] + _empty(rows - 1, columns), [list(top) for _ in range(rows)]
+    return [top, *_empty(rows - 1, columns)], [list(top) for _ in range(rows)]
 
 
 @_generator
@@ -272,9 +272,7 @@ def crosshair(rng: Random) -> Pair:
     i, j = rng.randrange(rows), rng.randrange(columns)
     grid = _empty(rows, columns)
     grid[i][j] = colour
-    return grid, [
-        [colour if r == i or c == j else 0 for c in range(columns)] for r in range(rows)
-    ]
+    return grid, [[colour if r == i or c == j else 0 for c in range(columns)] for r in range(rows)]
 
 
 @_generator

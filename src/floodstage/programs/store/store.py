@@ -76,7 +76,9 @@ class Store:
         source = candidate.source.encode("utf-8", "surrogatepass")
         self.base.execute("INSERT OR IGNORE INTO sources VALUES (?, ?)", (digest, source))
         self.base.execute("DELETE FROM trials WHERE candidate_id = ?", (candidate.id,))
-        self._insert("verdicts", (*_values(verdict, _VERDICT), digest, candidate.origin, candidate.entry))
+        self._insert(
+            "verdicts", (*_values(verdict, _VERDICT), digest, candidate.origin, candidate.entry)
+        )
         for sample, trial in enumerate(trials):
             self._insert("trials", (candidate.id, sample, *_values(trial, _TRIAL)))
         self.pending += 1
