@@ -9,6 +9,7 @@ import typer
 
 from floodstage.cli.options import Json, Seed
 from floodstage.cli.programs_propose import app as propose_app
+from floodstage.cli.programs_store import app as store_app
 
 app = typer.Typer(
     help="Candidate programs: filter, run apart from the machine, judge, store.",
@@ -147,3 +148,4 @@ def export(
 
 
 app.add_typer(propose_app)
+app.add_typer(store_app)

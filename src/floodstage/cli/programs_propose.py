@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from floodstage.cli.options import Json, Seed
+from floodstage.cli.options import (
+    Candidates,
+    Device,
+    Drafter,
+    DraftLen,
+    Dtype,
+    Json,
+    Scheduler,
+    Seed,
+    Target,
+    Temperature,
+    Threads,
+)
 
 app = typer.Typer()
 
@@ -68,3 +80,54 @@ def mutate(
         seed=seed,
         as_json=json,
     )
+
+
+@app.command()
+def sample(
+    tasks: Annotated[Path, typer.Option(help="Problems in HumanEval's form, .jsonl or .jsonl.gz.")],
+    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on from it.")],
+    target: Target = "code-mini",
+    drafter: Drafter = "auto",
+    draft_len: DraftLen = None,
+    scheduler: Scheduler = "fixed",
+    candidates: Candidates = "none",
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Samples of each problem.")] = 10,
+    temperature: Temperature = 0.8,
+    top_p: Annotated[float, typer.Option(help="1 is off.")] = 0.95,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a sample.")] = 256,
+    slots: Annotated[int, typer.Option(min=1, help="Samples written at once.")] = 8,
+    task: Annotated[list[str] | None, typer.Option(help="Only this problem; repeat.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Engines; 0: one for each core.")] = 0,
+    isolation: Annotated[
+        str, typer.Option(help="The least accepted, as in `programs validate`.")
+    ] = "strict",
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Let a model write programs, speculatively and in a batch, and validate them: pass@k, and
+    tokens per target pass."""
+    from floodstage.bench.program_samples import SampleConfig
+    from floodstage.cli.programs_sample import run_sample
+    from floodstage.programs.validate import ValidateConfig, cores
+
+    config = SampleConfig(
+        target=target,
+        drafter=drafter,
+        draft_len=draft_len,
+        scheduler=scheduler,
+        candidates=candidates,
+        n=n,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        slots=slots,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        validate=ValidateConfig(workers=workers or cores(), isolation=isolation),
+    )
+    run_sample(config, tasks, out, tuple(task or ()), as_json=json)

@@ -89,20 +89,21 @@ def run_selftest(isolation: str, *, as_json: bool) -> None:
 
 def run_explain(run: Path, candidate: str, *, with_source: bool, as_json: bool) -> None:
     """Print the verdict, the trials and, if wanted, the source of one program of a run."""
-    with _opened(run) as store:
-        given = store.candidate(candidate)
+    with opened(run) as store:
+        origin = store.origin(candidate)
+        source = store.source(candidate) if with_source else ""
         verdict = next(v for v in store.verdicts() if v.candidate_id == candidate)
         trials = store.trials(candidate)
     if as_json:
-        more = {"source": given.source} if with_source else {}
-        about = {**asdict(verdict), "origin": given.origin}
+        more = {"source": source} if with_source else {}
+        about = {**asdict(verdict), "origin": origin}
         print(json.dumps({**about, "trials": [asdict(t) for t in trials], **more}))
         return
     where = f" in line {verdict.line}" if verdict.line else ""
     print(f"{candidate} for {verdict.task_id}: {verdict.kind}{where}")
     if verdict.detail:
         print(f"  {verdict.detail}")
-    print(f"  from {given.origin}")
+    print(f"  from {origin}")
     form = "one node per distinct expression" if verdict.form == SHARED else f"raw, {verdict.form}"
     if verdict.form:
         print(f"  form: {form}")
@@ -113,17 +114,18 @@ def run_explain(run: Path, candidate: str, *, with_source: bool, as_json: bool) 
         said += [near] if trial.kind is Kind.WRONG and trial.shape else []
         print(f"  sample {number}: " + ", ".join([trial.kind, spent, *said]))
     if with_source:
-        print(given.source)
+        print(source)
 
 
 def run_export(run: Path, to: Path, keep: int, *, as_json: bool) -> None:
     """Write the view of the best programs of a run."""
-    with _opened(run) as store:
+    with opened(run) as store:
         count = export(store, to, keep)
     print(json.dumps({"programs": count, "folder": str(to)}) if as_json else f"{count} in {to}")
 
 
-def _opened(run: Path) -> Store:
+def opened(run: Path) -> Store:
+    """The store of a run folder. Raises RunError."""
     if not (run / "verdicts.sqlite").is_file():
         raise RunError(f"{str(run)!r} is no run folder of `programs validate`.")
     return Store(run)

@@ -83,7 +83,7 @@ def validate(
     libraries = library_names_of(config.preload)
     setup = Setup(isolation.level.value, tuple(str(path.resolve()) for path in config.preload))
     with spans("open store"):
-        opened = Store(out, _identity(tasks, config, isolation))
+        opened = Store(out, identity_of(tasks, config, isolation))
     with opened as store:
         run = _Run(tasks, config, store, spans, report)
         known = store.done() if config.cached else {}
@@ -286,7 +286,7 @@ def library_names_of(preload: Sequence[Path]) -> dict[str, frozenset[str]]:
     return found
 
 
-def _identity(
+def identity_of(
     tasks: Mapping[str, Task], config: ValidateConfig, isolation: Isolation
 ) -> dict[str, Any]:
     """What a verdict depends on, the program apart."""

@@ -46,16 +46,18 @@ def speed_of(cpu_s: float) -> int:
     return FASTEST - math.floor(math.log(max(cpu_s, math.exp(FASTEST - 20))))
 
 
-def best_programs(store: Store, keep: int, *, least: int = 1) -> dict[str, list[Ranked]]:
+def best_programs(
+    store: Store, keep: int, *, least: int = 1, demo_only: bool = False
+) -> dict[str, list[Ranked]]:
     """The `keep` best of each task with a score of at least `least`, best first. Programs that
-    stand for another are left out. Raises ConfigError."""
+    stand for another are left out; `demo_only` scores no test sample. Raises ConfigError."""
     if keep < 1:
         raise ConfigError(f"keep must be at least 1, got {keep!r}.")
     found: dict[str, dict[str, Ranked]] = defaultdict(dict)
     verdicts = {verdict.candidate_id: verdict for verdict in store.verdicts()}
     for candidate in store.candidates():
         verdict = verdicts[candidate.id]
-        score = _score(verdict)
+        score = _score(verdict, demo_only)
         if score >= least and not verdict.duplicate_of:
             one = _ranked(store, verdict, score, candidate.source)
             found[one.task_id].setdefault(one.digest, one)
@@ -88,10 +90,10 @@ def _write(path: Path, source: str) -> None:
     part.replace(path)
 
 
-def _score(verdict: Verdict) -> int:
+def _score(verdict: Verdict, demo_only: bool) -> int:
     """Passed samples, or whether the checks passed."""
     if verdict.demo_total + verdict.test_total:
-        return PER_SAMPLE * (verdict.demo_passed + verdict.test_passed)
+        return PER_SAMPLE * (verdict.demo_passed + (0 if demo_only else verdict.test_passed))
     return PER_SAMPLE * verdict.passed
 
 
