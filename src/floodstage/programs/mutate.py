@@ -24,6 +24,8 @@ from floodstage.programs.stages.purity import library_names
 ATTEMPTS = 40
 """Draws in a row that gave nothing new after which a program has no more mutants."""
 MOST_ARGUMENTS = 8
+RENAMED = 0.25
+"""The share of mutants with a renamed variable, where equal ones are kept."""
 Edit: TypeAlias = tuple[ast.expr, Callable[[], ast.expr]]  # what stands there; draws what will
 
 
@@ -55,8 +57,8 @@ class Mutation:
 
     `libraries` are sources of preloaded modules by name. A mutant has up to `most_changes`
     changes. `keep_equal` keeps those that equal an earlier program of the task, in their text or
-    their normal form; how many there were is in `equal`, how many were drawn in `drawn`. Raises
-    ConfigError, InputError.
+    their normal form, and renames a variable in some; how many were equal is in `equal`, how many
+    were drawn in `drawn`. Raises ConfigError, InputError.
     """
 
     parents: Sequence[Candidate]
@@ -84,16 +86,21 @@ class Mutation:
         while count and turns:
             which = turns.popleft()
             parent = self.parents[which]
-            source, changes = _mutated(trees[which], parent.entry, tools, rng, self.most_changes)
+            changed = copy.deepcopy(trees[which])
+            changes = _mutate(changed, parent.entry, tools, rng, self.most_changes)
+            if self.keep_equal and rng.random() < RENAMED:
+                changes += _rename(changed, rng)
+            source = ast.unparse(changed)
             known = not changes or not seen.add(parent.task_id, source)
             self.drawn += bool(changes)
             self.equal += known and bool(changes)
             if changes and (self.keep_equal or not known):
-                count -= 1
-                yield Mutant(parent.task_id, source, parent.id, parent.digest, changes)
-            misses[which] = misses[which] + 1 if known else 0
-            if misses[which] < ATTEMPTS:
+                yield Mutant(parent.task_id, source, parent.id, parent.digest, tuple(changes))
+                count, misses[which] = count - 1, 0
                 turns.append(which)
+            elif misses[which] < ATTEMPTS:
+                misses[which] += 1
+                turns.appendleft(which)
 
 
 @dataclass(slots=True)
@@ -173,12 +180,11 @@ def _takes(args: ast.arguments) -> range:
 # -- edits ------------------------------------------------------------------------------------
 
 
-def _mutated(
+def _mutate(
     tree: ast.Module, entry: str | None, tools: _Tools, rng: Random, most: int
-) -> tuple[str, tuple[str, ...]]:
-    """The text of a changed copy, and its changes; no changes where nothing can be changed."""
-    changed = copy.deepcopy(tree)
-    functions = [x for x in changed.body if isinstance(x, ast.FunctionDef)]
+) -> list[str]:
+    """Change a tree; what was changed, nothing where nothing can be."""
+    functions = [x for x in tree.body if isinstance(x, ast.FunctionDef)]
     chosen = [x for x in functions if x.name == entry] or functions
     changes: list[str] = []
     for _ in range(rng.randint(1, most)):
@@ -187,8 +193,26 @@ def _mutated(
             old, draw = rng.choice(edits)
             new = ast.fix_missing_locations(ast.copy_location(draw(), old))
             changes.append(f"line {old.lineno}: {ast.unparse(old)} -> {ast.unparse(new)}")
-            _Replace(old, new).visit(changed)
-    return ast.unparse(changed), tuple(changes)
+            _Replace(old, new).visit(tree)
+    return changes
+
+
+def _rename(tree: ast.Module, rng: Random) -> list[str]:
+    """Another name for a variable, wherever it stands; behaves the same."""
+    parts = list(ast.walk(tree))
+    names = [x for x in parts if isinstance(x, ast.Name)]
+    stored = {x.id for x in names if isinstance(x.ctx, ast.Store)}
+    stored |= {x.arg for x in parts if isinstance(x, ast.arg)}
+    if not stored:
+        return []
+    old, used = rng.choice(sorted(stored)), {x.id for x in names} | stored
+    new = next(name for i in range(len(used) + 1) if (name := f"x{i}") not in used)
+    for part in parts:
+        if isinstance(part, ast.Name) and part.id == old:
+            part.id = new
+        elif isinstance(part, ast.arg) and part.arg == old:
+            part.arg = new
+    return [f"{old} is called {new}"]
 
 
 class _Replace(ast.NodeTransformer):
