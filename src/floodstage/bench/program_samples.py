@@ -40,7 +40,7 @@ STOPS = ("\nclass ", "\ndef ", "\nif ", "\nprint(", "\n#", "\n@", "\nimport ", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleConfig(EngineConfig):
-    """`n` samples of each problem. `max_new_tokens` is the most of one sample; what a context has
+    """`n` samples of each problem; a run of fewer goes on from what it has. `max_new_tokens` is the most of one sample; what a context has
     no room for is left off. `slots` are written at once."""
 
     target: str = "code-mini"
@@ -100,7 +100,7 @@ def sample_programs(
     out.mkdir(parents=True, exist_ok=True)
     device = str(engine.target.device)
     prompts = sha256(repr([repr(task) for task in tasks.values()]).encode()).hexdigest()[:16]
-    settings = {k: v for k, v in asdict(config).items() if k not in ("validate", "slots")}
+    settings = {k: v for k, v in asdict(config).items() if k not in ("validate", "slots", "n")}
     identity = {"settings": {**settings, "device": device}, "prompt_hash": prompts}
     same_settings(out, identity, environment(device))
     rows = keep_rows(out / SAMPLES, partial(_written, config, engine, asked, progress))
