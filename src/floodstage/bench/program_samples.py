@@ -40,8 +40,9 @@ STOPS = ("\nclass ", "\ndef ", "\nif ", "\nprint(", "\n#", "\n@", "\nimport ", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleConfig(EngineConfig):
-    """`n` samples of each problem; a run of fewer goes on from what it has. `max_new_tokens` is the most of one sample; what a context has
-    no room for is left off. `slots` are written at once."""
+    """`n` samples of each problem; a run of fewer goes on from what it has. `max_new_tokens` is
+    the most of one sample; what a context has no room for is left off. `slots` are written at
+    once."""
 
     target: str = "code-mini"
     n: int = 10
