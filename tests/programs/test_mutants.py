@@ -42,7 +42,7 @@ MUTANTS = {
     "the CPU clock is not looked at": ("sandbox/watch.py", 'ward.kill("cpu")', "pass", "cpu_time_decides"),
     "idleness is not looked at": ("sandbox/watch.py", 'ward.kill("idle")', "pass", "endings_say_why and sleep"),
     "random numbers differ": ("sandbox/zygote.py", "random.seed(0)", "pass", "same_random"),
-    "any grid will do": ("judge.py", "not same_grid(value, sample.expected)", "False", "grids_are_judged"),
+    "any grid will do": ("judge.py", "if same_grid(value, sample.expected)", "if True", "grids_are_judged"),
     "tests rank": ("store/outputs.py", "(verdict.demo_passed, size_of", "(verdict.test_passed, size_of",
                    "submission_ranks"),
     "pass@k is biased": ("store/outputs.py", "miss *= 1.0 - k / i", "miss *= 1.0 - right / n", "pass_at_k"),

@@ -9,8 +9,9 @@ from pathlib import Path
 from floodstage.programs.gallery.tasks import gallery
 
 LIBRARY = "grids.py"
-SOLVERS = ("own.py", "arc.py")
-"""Solvers of the gallery's tasks, and of some public training tasks of ARC."""
+SOLVERS = ("own", "arc")
+"""Solvers of the gallery's tasks, and of some public training tasks of ARC. They are data here:
+nothing imports them."""
 
 
 def write_gallery(folder: Path, seed: int = 0) -> None:
@@ -26,4 +27,5 @@ def write_gallery(folder: Path, seed: int = 0) -> None:
     here = files("floodstage.programs.gallery")
     (folder / LIBRARY).write_text((here / LIBRARY).read_text())
     for name in SOLVERS:
-        (folder / "solvers" / name).write_text((here / "solvers" / name).read_text())
+        text = (here / "solvers" / f"{name}.txt").read_text()
+        (folder / "solvers" / f"{name}.py").write_text(text)

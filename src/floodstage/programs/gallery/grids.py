@@ -84,11 +84,6 @@ def half_turn(grid: Grid) -> Grid:
     return flip_rows(flip_columns(grid))
 
 
-def flip_across(grid: Grid) -> Grid:
-    """Over the diagonal that rises to the right."""
-    return half_turn(transpose(grid))
-
-
 def crop(grid: Grid, top: int, left: int, rows: int, columns: int) -> Grid:
     return tuple(row[left : left + columns] for row in grid[top : top + rows])
 
@@ -248,12 +243,6 @@ def frame(grid: Grid, colour: int) -> Grid:
     return _draw(grid, [x for x in cells(grid) if x[0] in (0, last) or x[1] in (0, end)], colour)
 
 
-def surround(grid: Grid, colour: int) -> Grid:
-    """One more row or column of that colour on every side."""
-    edge = ((colour,) * (len(grid[0]) + 2),)
-    return edge + tuple((colour, *row, colour) for row in grid) + edge
-
-
 def fall(grid: Grid, ground: int = 0) -> Grid:
     """In every column what is not ground sinks to the bottom."""
     return transpose(
@@ -287,13 +276,6 @@ def bridge(grid: Grid, colour: int | None = None, ground: int = 0) -> Grid:
             if row[a] == row[b]:
                 out[i][a + 1 : b] = [row[a] if colour is None else colour] * (b - a - 1)
     return tuple(map(tuple, out))
-
-
-def mirrored(grid: Grid, ground: int = 0) -> Grid:
-    """Ground is replaced by what lies opposite, left and right, above and below."""
-    for turned in (flip_columns(grid), flip_rows(grid), half_turn(grid)):
-        grid = overlay(turned, grid, ground)
-    return grid
 
 
 # -- pieces -----------------------------------------------------------------------------------
@@ -373,10 +355,6 @@ def first(items: tuple[Any, ...]) -> Any:
     return items[0]
 
 
-def last(items: tuple[Any, ...]) -> Any:
-    return items[-1]
-
-
 def most(items: tuple[Any, ...], of: Callable[[Any], Any]) -> Any:
     """The item with the most of something; the first of equals."""
     return max(items, key=of)
@@ -415,10 +393,6 @@ def paint(grid: Grid, piece: Piece, colour: int) -> Grid:
 def place(grid: Grid, piece: Piece) -> Grid:
     """A piece in its own colours."""
     return _put(grid, list(piece))
-
-
-def moved(piece: Piece, down: int, right: int) -> Piece:
-    return tuple((i + down, j + right, colour) for i, j, colour in piece)
 
 
 def is_box(piece: Piece) -> bool:

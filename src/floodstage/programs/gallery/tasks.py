@@ -10,11 +10,21 @@ from collections.abc import Callable
 from random import Random
 from typing import TypeAlias
 
+from floodstage.programs.gallery.material import (
+    Block,
+    Grid,
+    apart,
+    dots,
+    draw,
+    empty,
+    noise,
+    paint,
+    sizes_of,
+    some,
+)
 from floodstage.programs.records import DataTask, Sample
 
-Grid: TypeAlias = list[list[int]]
 Pair: TypeAlias = tuple[Grid, Grid]
-Block: TypeAlias = tuple[int, int, int, int]  # top, left, rows, columns
 DEMOS, TESTS = 3, 2
 GENERATORS: dict[str, Callable[[Random], Pair]] = {}
 
@@ -37,112 +47,56 @@ def _generator(make: Callable[[Random], Pair]) -> Callable[[Random], Pair]:
     return make
 
 
-# -- material ---------------------------------------------------------------------------------
-
-
-def _empty(rows: int, columns: int, colour: int = 0) -> Grid:
-    return [[colour] * columns for _ in range(rows)]
-
-
-def _noise(rng: Random, rows: int, columns: int, colours: range = range(10)) -> Grid:
-    return [[rng.choice(colours) for _ in range(columns)] for _ in range(rows)]
-
-
-def _some(rng: Random) -> Grid:
-    """Colours of 3 to 7 rows and columns that differ."""
-    rows, columns = rng.sample(range(3, 8), 2)
-    return _noise(rng, rows, columns)
-
-
-def _dots(rng: Random, rows: int, columns: int, colour: int) -> Grid:
-    """About half of the cells in a colour, at least one of them."""
-    grid = [[rng.choice((0, colour)) for _ in range(columns)] for _ in range(rows)]
-    grid[rng.randrange(rows)][rng.randrange(columns)] = colour
-    return grid
-
-
-def _paint(grid: Grid, block: Block, colour: int) -> None:
-    top, left, rows, columns = block
-    for i in range(top, top + rows):
-        grid[i][left : left + columns] = [colour] * columns
-
-
-def _apart(rng: Random, side: int, sizes: list[tuple[int, int]]) -> list[Block]:
-    """Blocks of the given sizes in a square grid, none touching another, not even at corners."""
-    while True:
-        found: list[Block] = []
-        for rows, columns in sizes:
-            top, left = rng.randrange(side - rows + 1), rng.randrange(side - columns + 1)
-            near = [b for b in found if _near((top, left, rows, columns), b)]
-            if not near:
-                found.append((top, left, rows, columns))
-        if len(found) == len(sizes):
-            return found
-
-
-def _near(one: Block, two: Block) -> bool:
-    return all(one[k] <= two[k] + two[k + 2] and two[k] <= one[k] + one[k + 2] for k in (0, 1))
-
-
-def _sizes(rng: Random, number: int, low: int = 1, high: int = 5) -> list[tuple[int, int]]:
-    """Sizes of different areas."""
-    while True:
-        found = [(rng.randint(low, high), rng.randint(low, high)) for _ in range(number)]
-        if len({rows * columns for rows, columns in found}) == number:
-            return found
-
-
 # -- a grid as a whole ------------------------------------------------------------------------
 
 
 @_generator
 def upside_down(rng: Random) -> Pair:
-    grid = _some(rng)
+    grid = some(rng)
     return grid, list(reversed(grid))
 
 
 @_generator
 def left_right(rng: Random) -> Pair:
-    grid = _some(rng)
+    grid = some(rng)
     return grid, [list(reversed(row)) for row in grid]
 
 
 @_generator
 def quarter_turn(rng: Random) -> Pair:
-    grid = _some(rng)
+    grid = some(rng)
     rows, columns = len(grid), len(grid[0])
     return grid, [[grid[rows - 1 - i][j] for i in range(rows)] for j in range(columns)]
 
 
 @_generator
 def turned_round(rng: Random) -> Pair:
-    grid = _some(rng)
+    grid = some(rng)
     return grid, [list(reversed(row)) for row in reversed(grid)]
 
 
 @_generator
 def rows_to_columns(rng: Random) -> Pair:
-    grid = _some(rng)
+    grid = some(rng)
     return grid, [[row[j] for row in grid] for j in range(len(grid[0]))]
 
 
 @_generator
 def upper_half(rng: Random) -> Pair:
-    top = _some(rng)
-    return top + _noise(rng, len(top), len(top[0])), top
+    top = some(rng)
+    return top + noise(rng, len(top), len(top[0])), top
 
 
 @_generator
 def larger(rng: Random) -> Pair:
-    grid = _some(rng)
-    side = range(3)
-    return grid, [[cell for cell in row for _ in side] for row in grid for _ in side]
+    grid = some(rng)
+    return grid, [[cell for cell in row for _ in "abc"] for row in grid for _ in "abc"]
 
 
 @_generator
 def every_other(rng: Random) -> Pair:
-    small = _some(rng)
-    grid = _noise(rng, 2 * len(small), 2 * len(small[0]))
+    small = some(rng)
+    grid = noise(rng, 2 * len(small), 2 * len(small[0]))
     for i, row in enumerate(small):
         grid[2 * i][::2] = row
     return grid, small
@@ -150,32 +104,32 @@ def every_other(rng: Random) -> Pair:
 
 @_generator
 def four_copies(rng: Random) -> Pair:
-    grid = _some(rng)
+    grid = some(rng)
     return grid, [row + row for row in grid + grid]
 
 
 @_generator
 def mirror_beside(rng: Random) -> Pair:
-    grid = _some(rng)
+    grid = some(rng)
     return grid, [row + row[::-1] for row in grid]
 
 
 @_generator
 def mirror_below(rng: Random) -> Pair:
-    grid = _some(rng)
+    grid = some(rng)
     return grid, grid + grid[::-1]
 
 
 @_generator
 def kaleidoscope(rng: Random) -> Pair:
-    grid = _some(rng)
+    grid = some(rng)
     wide = [row + row[::-1] for row in grid]
     return grid, wide + wide[::-1]
 
 
 @_generator
 def one_step_right(rng: Random) -> Pair:
-    grid = _some(rng)
+    grid = some(rng)
     return grid, [row[-1:] + row[:-1] for row in grid]
 
 
@@ -193,13 +147,13 @@ def stretched(rng: Random) -> Pair:
 
 @_generator
 def three_to_seven(rng: Random) -> Pair:
-    grid = _noise(rng, rng.randint(3, 8), rng.randint(3, 8), range(1, 6))
+    grid = noise(rng, rng.randint(3, 8), rng.randint(3, 8), range(1, 6))
     return grid, [[{3: 7}.get(cell, cell) for cell in row] for row in grid]
 
 
 @_generator
 def one_for_two(rng: Random) -> Pair:
-    grid = _noise(rng, rng.randint(3, 8), rng.randint(3, 8), range(4))
+    grid = noise(rng, rng.randint(3, 8), rng.randint(3, 8), range(4))
     return grid, [[(0, 2, 1, 3)[cell] for cell in row] for row in grid]
 
 
@@ -211,14 +165,14 @@ def most_of_it(rng: Random) -> Pair:
     flat += [rng.choice(rest) for _ in range(side * side - len(flat))]
     rng.shuffle(flat)
     rows = [flat[i * side : (i + 1) * side] for i in range(side)]
-    return rows, _empty(side, side, most)
+    return rows, empty(side, side, most)
 
 
 @_generator
 def colour_bar(rng: Random) -> Pair:
     """As many cells in a row as the colour has."""
     side, colour, number = rng.randint(4, 8), rng.randint(1, 9), rng.randint(1, 9)
-    grid = _empty(side, side)
+    grid = empty(side, side)
     for place in rng.sample(range(side * side), number):
         grid[place // side][place % side] = colour
     return grid, [[colour] * number]
@@ -226,8 +180,8 @@ def colour_bar(rng: Random) -> Pair:
 
 @_generator
 def framed(rng: Random) -> Pair:
-    grid = _some(rng)
-    out = _empty(len(grid), len(grid[0]), 8)
+    grid = some(rng)
+    out = empty(len(grid), len(grid[0]), 8)
     for i in range(1, len(grid) - 1):
         out[i][1:-1] = grid[i][1:-1]
     return grid, out
@@ -238,14 +192,14 @@ def stripes(rng: Random) -> Pair:
     """The colours of the top row run down."""
     rows, columns = rng.randint(3, 8), rng.randint(3, 8)
     top = [rng.choice((0, 0, rng.randint(1, 9))) for _ in range(columns)]
-    return [top, *_empty(rows - 1, columns)], [list(top) for _ in range(rows)]
+    return [top, *empty(rows - 1, columns)], [list(top) for _ in range(rows)]
 
 
 @_generator
 def to_the_right(rng: Random) -> Pair:
     """From one cell a row, a ray to the right edge."""
     rows, columns = rng.randint(3, 8), rng.randint(4, 9)
-    grid, out = _empty(rows, columns), _empty(rows, columns)
+    grid, out = empty(rows, columns), empty(rows, columns)
     for i in rng.sample(range(rows), rng.randint(1, rows)):
         j, colour = rng.randrange(columns), rng.randint(1, 9)
         grid[i][j] = colour
@@ -257,7 +211,7 @@ def to_the_right(rng: Random) -> Pair:
 def bridges(rng: Random) -> Pair:
     """Pairs in a row are joined."""
     rows, columns = rng.randint(4, 8), rng.randint(5, 9)
-    grid, out = _empty(rows, columns), _empty(rows, columns)
+    grid, out = empty(rows, columns), empty(rows, columns)
     for i in rng.sample(range(rows), rng.randint(1, rows // 2)):
         (a, b), colour = sorted(rng.sample(range(columns), 2)), rng.randint(1, 9)
         grid[i][a] = grid[i][b] = colour
@@ -270,7 +224,7 @@ def crosshair(rng: Random) -> Pair:
     """Row and column of the one cell."""
     rows, columns, colour = rng.randint(3, 8), rng.randint(3, 8), rng.randint(1, 9)
     i, j = rng.randrange(rows), rng.randrange(columns)
-    grid = _empty(rows, columns)
+    grid = empty(rows, columns)
     grid[i][j] = colour
     return grid, [[colour if r == i or c == j else 0 for c in range(columns)] for r in range(rows)]
 
@@ -279,7 +233,7 @@ def crosshair(rng: Random) -> Pair:
 def sand(rng: Random) -> Pair:
     """Everything falls."""
     rows, columns = rng.randint(4, 8), rng.randint(4, 8)
-    grid, out = _empty(rows, columns), _empty(rows, columns)
+    grid, out = empty(rows, columns), empty(rows, columns)
     for j in range(columns):
         places = sorted(rng.sample(range(rows), rng.randint(0, rows - 1)))
         for i, place in enumerate(places):
@@ -305,7 +259,7 @@ def bars_in_order(rng: Random) -> Pair:
 def _halves(rng: Random, rule: Callable[[int, int], bool]) -> Pair:
     """Two pictures with a line between them, and a 4 where the rule holds."""
     rows, columns = rng.randint(3, 6), rng.randint(3, 5)
-    one, two = _dots(rng, rows, columns, 1), _dots(rng, rows, columns, 2)
+    one, two = dots(rng, rows, columns, 1), dots(rng, rows, columns, 2)
     grid = [[*r, 5, *s] for r, s in zip(one, two, strict=True)]
     pairs = ([*zip(r, s, strict=True)] for r, s in zip(one, two, strict=True))
     return grid, [[4 if rule(a, b) else 0 for a, b in row] for row in pairs]
@@ -336,29 +290,27 @@ def in_neither(rng: Random) -> Pair:
 
 def _blocks(rng: Random, number: int) -> tuple[Grid, list[Block], list[int]]:
     """Blocks of different areas and colours, the largest first."""
-    sizes = sorted(_sizes(rng, number), key=lambda s: -s[0] * s[1])
-    blocks, colours = _apart(rng, 14, sizes), rng.sample(range(1, 10), number)
-    grid = _empty(14, 14)
+    sizes = sorted(sizes_of(rng, number), key=lambda s: -s[0] * s[1])
+    blocks, colours = apart(rng, 14, sizes), rng.sample(range(1, 10), number)
+    grid = empty(14, 14)
     for block, colour in zip(blocks, colours, strict=True):
-        _paint(grid, block, colour)
+        paint(grid, block, colour)
     return grid, blocks, colours
 
 
 @_generator
 def cut_out(rng: Random) -> Pair:
     """The picture without the ground around it."""
-    picture = _noise(rng, rng.randint(2, 5), rng.randint(2, 5), range(1, 10))
-    grid = _empty(12, 12)
-    top, left = rng.randint(0, 7), rng.randint(0, 7)
-    for i, row in enumerate(picture):
-        grid[top + i][left : left + len(row)] = row
+    picture = noise(rng, rng.randint(2, 5), rng.randint(2, 5), range(1, 10))
+    grid = empty(12, 12)
+    draw(grid, rng.randint(0, 7), rng.randint(0, 7), picture)
     return grid, picture
 
 
 @_generator
 def the_largest(rng: Random) -> Pair:
     grid, blocks, colours = _blocks(rng, 3)
-    return grid, _empty(blocks[0][2], blocks[0][3], colours[0])
+    return grid, empty(blocks[0][2], blocks[0][3], colours[0])
 
 
 @_generator
@@ -371,9 +323,9 @@ def colour_of_the_least(rng: Random) -> Pair:
 def first_and_rest(rng: Random) -> Pair:
     """The largest in 1, the others in 2."""
     grid, blocks, _ = _blocks(rng, 4)
-    out = _empty(14, 14)
+    out = empty(14, 14)
     for number, block in enumerate(blocks):
-        _paint(out, block, 1 if number == 0 else 2)
+        paint(out, block, 1 if number == 0 else 2)
     return grid, out
 
 
@@ -382,31 +334,31 @@ def one_colour_off(rng: Random) -> Pair:
     """Of several blocks the one whose colour no other has."""
     sizes = [(rng.randint(1, 4), rng.randint(1, 4)) for _ in range(4)]
     same, other = rng.sample(range(1, 10), 2)
-    grid = _empty(14, 14)
-    for number, block in enumerate(_apart(rng, 14, sizes)):
-        _paint(grid, block, other if number == 0 else same)
-    return grid, _empty(*sizes[0], other)
+    grid = empty(14, 14)
+    for number, block in enumerate(apart(rng, 14, sizes)):
+        paint(grid, block, other if number == 0 else same)
+    return grid, empty(*sizes[0], other)
 
 
 @_generator
 def without_dust(rng: Random) -> Pair:
     """Single cells disappear."""
-    blocks = _apart(rng, 12, [(3, 4), (2, 3), (1, 1), (1, 1), (1, 1)])
-    grid, out = _empty(12, 12), _empty(12, 12)
+    blocks = apart(rng, 12, [(3, 4), (2, 3), (1, 1), (1, 1), (1, 1)])
+    grid, out = empty(12, 12), empty(12, 12)
     for number, block in enumerate(blocks):
         colour = rng.randint(1, 9)
-        _paint(grid, block, colour)
+        paint(grid, block, colour)
         if number < 2:
-            _paint(out, block, colour)
+            paint(out, block, colour)
     return grid, out
 
 
-def _hollow(rng: Random, number: int, low: int = 3) -> tuple[Grid, list[Block]]:
-    blocks = _apart(rng, 16, [(rng.randint(low, 5), rng.randint(low, 5)) for _ in range(number)])
-    grid = _empty(16, 16)
+def _hollow(rng: Random, number: int) -> tuple[Grid, list[Block]]:
+    blocks = apart(rng, 16, [(rng.randint(3, 5), rng.randint(3, 5)) for _ in range(number)])
+    grid = empty(16, 16)
     for top, left, rows, columns in blocks:
-        _paint(grid, (top, left, rows, columns), 3)
-        _paint(grid, (top + 1, left + 1, rows - 2, columns - 2), 0)
+        paint(grid, (top, left, rows, columns), 3)
+        paint(grid, (top + 1, left + 1, rows - 2, columns - 2), 0)
     return grid, blocks
 
 
@@ -416,7 +368,7 @@ def filled(rng: Random) -> Pair:
     grid, blocks = _hollow(rng, rng.randint(1, 3))
     out = [list(row) for row in grid]
     for top, left, rows, columns in blocks:
-        _paint(out, (top + 1, left + 1, rows - 2, columns - 2), 4)
+        paint(out, (top + 1, left + 1, rows - 2, columns - 2), 4)
     return grid, out
 
 
@@ -429,13 +381,12 @@ def how_many_hollow(rng: Random) -> Pair:
 @_generator
 def inside(rng: Random) -> Pair:
     """The picture in the frame."""
-    picture = _noise(rng, rng.randint(2, 4), rng.randint(2, 4), range(1, 6))
+    picture = noise(rng, rng.randint(2, 4), rng.randint(2, 4), range(1, 6))
     rows, columns = len(picture) + 2, len(picture[0]) + 2
     top, left = rng.randint(0, 12 - rows), rng.randint(0, 12 - columns)
-    grid = _empty(12, 12)
-    _paint(grid, (top, left, rows, columns), 9)
-    for i, row in enumerate(picture):
-        grid[top + 1 + i][left + 1 : left + 1 + len(row)] = row
+    grid = empty(12, 12)
+    paint(grid, (top, left, rows, columns), 9)
+    draw(grid, top + 1, left + 1, picture)
     return grid, picture
 
 
@@ -443,10 +394,10 @@ def inside(rng: Random) -> Pair:
 def walled(rng: Random) -> Pair:
     """A wall of 6 around every block."""
     blocks = [(t + 1, x + 1, r - 2, c - 2) for t, x, r, c in _hollow(rng, 3)[1]]
-    grid, out = _empty(16, 16), _empty(16, 16)
+    grid, out = empty(16, 16), empty(16, 16)
     for top, left, rows, columns in blocks:
         colour = rng.randint(1, 5)
-        _paint(grid, (top, left, rows, columns), colour)
-        _paint(out, (top - 1, left - 1, rows + 2, columns + 2), 6)
-        _paint(out, (top, left, rows, columns), colour)
+        paint(grid, (top, left, rows, columns), colour)
+        paint(out, (top - 1, left - 1, rows + 2, columns + 2), 6)
+        paint(out, (top, left, rows, columns), colour)
     return grid, out
