@@ -50,8 +50,9 @@ def _demo(folder: Path, mutants: int, workers: int, seed: int, *, as_json: bool)
     run_validate(
         samples, folder / "tasks", run, config, Selection(), dry_run=False, as_json=as_json
     )
-    with Store(run) as store:
-        _show(store, len(solvers), console)
+    if mutants:
+        with Store(run) as store:
+            _show(store, len(solvers), console)
 
 
 def _show(store: Store, solvers: int, console: Console) -> None:
