@@ -20,9 +20,11 @@ from typing import Protocol
 from floodstage.bench import sweep
 from floodstage.bench.analysis import analyze
 from floodstage.bench.canvas import CanvasBenchConfig, canvas_bench
+from floodstage.bench.canvas_study import CanvasStudyConfig, canvas_study
 from floodstage.bench.compare import BenchConfig, bench, bench_batches
 from floodstage.bench.flood import LadderConfig, ladder
 from floodstage.bench.flood_study import StudyConfig, run_study
+from floodstage.bench.jacobi import JacobiConfig, run_jacobi
 from floodstage.bench.program_mutants import MutantsConfig, arc_mutants
 from floodstage.bench.program_samples import SampleConfig, sample_programs
 from floodstage.bench.replay import markdown
@@ -219,6 +221,50 @@ class CanvasRuns:
 
 
 @dataclass(frozen=True)
+class Passes:
+    """Puzzles solved against passes."""
+
+    name: str
+    config: CanvasStudyConfig
+    page: Path = CANVAS
+
+    @property
+    def command(self) -> str:
+        c = self.config
+        return (
+            f"floodstage canvas study --task {c.task} --side {c.size} --puzzles {c.puzzles} "
+            f"--threads {c.threads} --out runs/bench/{self.name}"
+        )
+
+    def measure(self, out: Path) -> None:
+        canvas_study(self.config, out)
+        for plot in ("exactness_vs_passes.png", "filmstrip.png"):
+            show(out / plot, self.name)
+
+
+@dataclass(frozen=True)
+class JacobiTrace:
+    """How a whole answer settles under Jacobi iteration."""
+
+    name: str
+    config: JacobiConfig
+    page: Path = CANVAS
+
+    @property
+    def command(self) -> str:
+        c = self.config
+        return (
+            f"floodstage jacobi --target {c.target} --workload {c.workload} --prompts {c.prompts} "
+            f"--tokens {c.tokens} --sketch {','.join(map(str, c.sketch))} --threads {c.threads} "
+            f"--out runs/bench/{self.name}"
+        )
+
+    def measure(self, out: Path) -> None:
+        run_jacobi(self.config, out)
+        show(out / "accuracy_by_step.png", self.name)
+
+
+@dataclass(frozen=True)
 class Mutants:
     """Mutants of our own solvers on ARC's training tasks."""
 
@@ -285,7 +331,7 @@ POLICIES = (
 TRACED = BenchConfig(**MATH)
 HARD = BenchConfig(**MATH, workload="mathematics-phrasings", temperature=1.0)
 CODED = BenchConfig(**CODE, prompts=32)
-GRIDS = ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 64))
+GRIDS = ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (32, 32), (64, 64), (100, 100))
 MEASUREMENTS: list[Measurement] = [
     Bench(
         "math-greedy",
@@ -322,11 +368,31 @@ MEASUREMENTS: list[Measurement] = [
             renderer="runs/flood-early/model", parents=32, steps=(1, 2, 4), threads=THREADS
         ),
     ),
-    CanvasRuns("canvas-sum", CanvasBenchConfig(sizes=GRIDS, repeats=2, threads=THREADS)),
+    CanvasRuns("canvas-sum", CanvasBenchConfig(sizes=GRIDS, repeats=2, exact=100, threads=THREADS)),
+    CanvasRuns(
+        "canvas-affine",
+        CanvasBenchConfig(task="affine", sizes=GRIDS[3:], repeats=2, exact=100, threads=THREADS),
+    ),
+    CanvasRuns(
+        "canvas-batches",
+        CanvasBenchConfig(sizes=GRIDS[3:6], batches=(1, 4, 16), repeats=2, threads=THREADS),
+    ),
+    CanvasRuns(
+        "canvas-sudoku",
+        CanvasBenchConfig(
+            task="sudoku", sizes=((9, 9),), batches=(1, 4, 16), repeats=4, threads=THREADS
+        ),
+    ),
+    Passes("passes-sudoku", CanvasStudyConfig(threads=THREADS)),
+    Passes("passes-latin", CanvasStudyConfig(task="latin", threads=THREADS)),
+    JacobiTrace("settling-math", JacobiConfig(threads=THREADS)),
+    JacobiTrace(
+        "settling-code", JacobiConfig(target="code-mini", workload="code", threads=THREADS)
+    ),
     Bench(
         "jacobi-math",
         BenchConfig(
-            **MATH, prompts=16, arms=("none", "ngram:8", "jacobi:4", "jacobi:8", "lookahead:8")
+            **MATH, prompts=32, arms=("none", "ngram:8", "jacobi:4", "jacobi:8", "lookahead:8")
         ),
         page=CANVAS,
     ),
@@ -334,7 +400,7 @@ MEASUREMENTS: list[Measurement] = [
         "jacobi-code",
         BenchConfig(
             **CODE | {"max_new_tokens": 96},
-            prompts=8,
+            prompts=16,
             temperature=0.7,
             arms=("none", "ngram:4", "jacobi:8", "lookahead:8"),
         ),

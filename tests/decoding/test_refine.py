@@ -155,6 +155,34 @@ def test_a_satisfied_checker_ends_it() -> None:
     assert sorted(asked) == [0, 0, 1, 1]
 
 
+def right_for(wanted: int) -> Callable[[int, list[list[int]]], bool]:
+    """Knows the law; satisfied by one grid of the batch only."""
+    right = truth(torch.Size((1, 4, 5)))[0].tolist()
+    return lambda number, cells: (
+        number == wanted and cells[1:] == right[1:] and all(MASK not in row for row in cells)
+    )
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_whole_grid_that_satisfies_the_checker_is_done(schedule: str) -> None:
+    slow = {"schedule": schedule, "threshold": 1.0, "passes": 6}
+    canvas = holes(3)
+    found = run(canvas, check=right_for(1), **slow)
+    alone = run(canvas, **slow)
+    assert int(found.passes[1]) == 1 < int(alone.passes[1])
+    # The others go on as they would have.
+    assert found.passes[[0, 2]].tolist() == alone.passes[[0, 2]].tolist()
+    assert (found.cells == alone.cells).all()
+    assert (found.cells == canvas.cells)[canvas.locked].all()
+    assert found.records[0].holes < alone.records[0].holes
+
+
+def test_nothing_is_proposed_if_so_asked() -> None:
+    slow = {"threshold": 1.0, "passes": 6, "propose": False}
+    found = run(holes(3), check=right_for(1), **slow)
+    assert found.passes.tolist() == run(holes(3), **slow).passes.tolist()
+
+
 def test_full_grids_take_no_pass() -> None:
     model = Scripted(graded)
     cells = truth(torch.Size((2, 3, 3))).clone()

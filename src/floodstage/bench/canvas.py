@@ -1,10 +1,11 @@
 """A grid filled in a few passes beside one written cell by cell, on the same instances, in turns.
 
-Arms: `refine` fills every hole of a batch at once; `twin` is the autoregressive model of the same
-layers, cached, one pass per cell; `twin, n-gram draft` is the same, speculated; `one` fills the
-surest cell only. Seconds run from Python lists to Python lists. A grid counts as exact if the
-checker, which knows only the law, finds no fault. Records are appended as they come; a run that
-was killed goes on. Everything shown is a function of the records.
+Arms: `refine` fills every hole of a batch at once, and alone asks the checker after every pass
+(`Refinement.propose`); `twin` is the autoregressive model of the same layers, cached, one pass per
+cell; `twin, n-gram draft` is the same, speculated; `one` fills the surest cell only. Seconds run
+from Python lists to Python lists. A grid counts as exact if the checker, which knows only the law,
+finds no fault. Records are appended as they come; a run that was killed goes on. Everything shown
+is a function of the records.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from floodstage.training.lessons import CELLS
 
 ONE_BY_ONE_CELLS = 256  # above, one cell a pass takes minutes and shows nothing new
 _DRAFT = 10
+_LARGEST = 100  # side of a grid that is checked for exactness alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +180,7 @@ def make_arms(
     """The arms that make sense at a size."""
     arms: dict[str, Arm] = {REFINE: partial(run_refine, engine, config.refinement)}
     if h * w <= ONE_BY_ONE_CELLS:
-        arms[ONE] = partial(run_refine, engine, Refinement(schedule="one"))
+        arms[ONE] = partial(run_refine, engine, Refinement(schedule="one", propose=False))
     if h * w * batch <= config.twin_cells:
         arms[TWIN] = partial(run_twin, twin, None)
         arms[DRAFTED] = partial(run_twin, twin, NgramDrafter(_DRAFT, device=twin.model.device))
@@ -297,13 +299,17 @@ def _to_check(config: CanvasBenchConfig) -> Iterator[Puzzle]:
             yield next(instances(config, h, w))
     rng = random.Random(config.seed)
     for _ in range(config.exact):
-        h = rng.randint(33, 128)
-        yield next(instances(config, h, rng.randint(CELLS // h + 1, 128)))
+        h = rng.randint(33, _LARGEST)
+        yield next(instances(config, h, rng.randint(CELLS // h + 1, _LARGEST)))
 
 
 def _group(config: CanvasBenchConfig, puzzle: Puzzle) -> str:
     size = (puzzle.height, puzzle.width)
-    return f"{size[0]}x{size[1]}" if size in config.sizes else "other unseen sizes, to 128x128"
+    return (
+        f"{size[0]}x{size[1]}"
+        if size in config.sizes
+        else f"other unseen sizes, to {_LARGEST}x{_LARGEST}"
+    )
 
 
 def _differ(puzzle: Puzzle, cells: Sequence[Sequence[int | None]]) -> int:

@@ -56,6 +56,7 @@ class CanvasStudyConfig:
             "cosine": Refinement(schedule="cosine"),
             "threshold 0.9, masking again": Refinement(threshold=0.9, remask=self.remask),
             "cosine, masking again": Refinement(schedule="cosine", remask=self.remask),
+            "threshold 0.9, nothing proposed": Refinement(threshold=0.9, propose=False),
         }
 
 
@@ -112,7 +113,7 @@ def _rows(
         for n in config.passes
     ]
     holes = max(sum(x is None for row in p.given for x in row) for p in asked)
-    plan.append((ONE, holes, Refinement(schedule="one")))
+    plan.append((ONE, holes, Refinement(schedule="one", propose=False)))
     plan.append((TWIN, config.size**2, None))
     given = [p.given for p in asked]
     todo = [entry for entry in plan if entry[:2] not in known]
@@ -165,6 +166,8 @@ def _table(config: CanvasStudyConfig, rows: Sequence[dict[str, Any]]) -> Table:
     note = (
         f"{config.task}, {config.size}x{config.size}, held-out puzzles of one solution whose clues "
         "cannot be fewer; all in one batch. Masking again: filled cells whose value has become "
-        f"less likely than {config.remask:g}; it stops where the checker is satisfied."
+        f"less likely than {config.remask:g}. After every pass the likeliest value of every hole "
+        "is put to the checker, which ends the grid if it is satisfied; not so where nothing is "
+        "proposed and one cell at a time."
     )
     return Table("Solved puzzles against passes", head, lines, note)

@@ -82,7 +82,8 @@ def _speed(rows: Sequence[Row]) -> Table:
     note = (
         "ms are of one grid (a batch's time over its grids), from lists to lists; passes are of "
         "the model over one grid, the twin's prompt included. Exact: grids in which the checker "
-        f"finds no fault. {crossover(rows)}"
+        "finds no fault; while it fills, `refine` asks it after every pass, the seconds counted. "
+        f"{crossover(rows)}"
     )
     return Table("Filled at once beside written cell by cell", head, tuple(lines), note)
 

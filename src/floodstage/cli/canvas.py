@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-TASK_HELP = "sum (i + j), affine (a i + b j + c mod 16), latin or sudoku."
+TASK_HELP = "sum (i + j), affine (a i + b j + c mod 10), latin or sudoku."
 Task = Annotated[str, typer.Option(help=TASK_HELP)]
 Model = Annotated[
     str, typer.Option(help="Shipped name or folder of the denoiser. auto: the task's.")
@@ -40,6 +40,13 @@ Remask = Annotated[
         min=0.0, max=1.0, help="Mask filled cells again that are less likely than this; 0: never."
     ),
 ]
+Propose = Annotated[
+    bool,
+    typer.Option(
+        help="Put the likeliest whole grid to the checker after every pass, and stop there if it "
+        "is right."
+    ),
+]
 
 
 @app.command()
@@ -61,6 +68,7 @@ def solve(
     schedule: Schedule = "threshold",
     threshold: Threshold = 0.9,
     remask: Remask = 0.5,
+    propose: Propose = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = 0,
@@ -80,7 +88,9 @@ def solve(
     given = read_csv(text)
     name = f"canvas-{task}" if model == "auto" else model
     engine = load_canvas(name, device=device, dtype=dtype, threads=threads)
-    refinement = Refinement(passes=passes, schedule=schedule, threshold=threshold, remask=remask)
+    refinement = Refinement(
+        passes=passes, schedule=schedule, threshold=threshold, remask=remask, propose=propose
+    )
     right = print_canvas(engine, given, refinement, out=out, film_path=film, as_json=json)
     if not right:
         raise typer.Exit(1)
@@ -108,6 +118,7 @@ def bench(
     schedule: Schedule = "threshold",
     threshold: Threshold = 0.9,
     remask: Remask = 0.0,
+    propose: Propose = True,
     target: Annotated[
         str | None,
         typer.Option(
@@ -157,7 +168,9 @@ def bench(
         twin_cells=twin_cells,
         model=model,
         twin=twin,
-        refinement=Refinement(passes=passes, schedule=schedule, threshold=threshold, remask=remask),
+        refinement=Refinement(
+            passes=passes, schedule=schedule, threshold=threshold, remask=remask, propose=propose
+        ),
         seed=seed,
         device=device,
         dtype=dtype,

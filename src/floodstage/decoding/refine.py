@@ -36,13 +36,16 @@ class Refinement:
     `threshold`: those whose confidence reaches it, at least one; `linear` and `cosine`: so many
     that none is left after `passes`; `one`: one a pass, the surest, however many passes it takes.
     The last pass fills what is left. `remask` > 0 masks cells again whose value has become less
-    likely than that, and then goes on until nothing changes.
+    likely than that, and then goes on until nothing changes. `propose`: after every pass the
+    likeliest value of every hole is put to the checker, if there is one; a grid that satisfies it
+    so is done.
     """
 
     passes: int = 10
     schedule: str = "threshold"
     threshold: float = 0.9
     remask: float = 0.0
+    propose: bool = True
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -124,7 +127,7 @@ def refine(
     truth: Tensor | None = None,
     clock: Clock = perf_counter,
 ) -> Iterator[Pass]:
-    """Passes until every grid is done: it has no hole, and nothing changed or `check` is
+    """Passes until every grid is done: it has no hole and nothing would change, or `check` is
     satisfied. `truth` [B, H, W] is only counted against, never shown to the model. No pass is run
     for grids that begin without a hole."""
     mask, holes = model.mask_id, canvas.cells == model.mask_id
@@ -148,9 +151,15 @@ def refine(
         last = limit[live] == number
         chosen = choose(refinement, number, wanting, sure, total[live]) | last[:, None, None]
         after = torch.where(wanting, torch.where(chosen, value, mask), before)
+        finished = last.cpu() | _settled(refinement, before, after, mask)
+        if check is not None and (refinement.propose or refinement.remask > 0):
+            whole = torch.where(wanting, value, before) if refinement.propose else after
+            right = _checked(check, live, whole, ~finished, mask)
+            after = torch.where(right.to(after.device)[:, None, None], whole, after)
+            finished |= right
         cells = cells.index_copy(0, live, after)
         record = _record(number, before, after, mask, sure, doubted)
-        done[live.cpu()] = last.cpu() | _finished(refinement, before, after, mask, check, live)
+        done[live.cpu()] = finished
         if truth is not None:
             wrong = (cells != truth) & (cells != mask) & ~canvas.locked
             record = replace(record, errors=int(wrong.sum()))
@@ -215,20 +224,17 @@ def _record(
     )
 
 
-def _finished(
-    refinement: Refinement,
-    before: Tensor,
-    after: Tensor,
-    mask: int,
-    check: Check | None,
-    live: Tensor,
-) -> Tensor:
-    """[live grids] bool, on the host."""
+def _settled(refinement: Refinement, before: Tensor, after: Tensor, mask: int) -> Tensor:
+    """[live grids] bool, on the host: no hole is left, and nothing would change any more."""
     whole = (after != mask).all(2).all(1)
-    still = (after == before).all(2).all(1)
     # Without masking again a filled grid never changes.
-    done = (whole & still if refinement.remask > 0 else whole).cpu()
-    if check is not None and refinement.remask > 0:
-        for i in (whole.cpu() & ~done).nonzero()[:, 0].tolist():
-            done[i] = check(int(live[i]), after[i].tolist())
-    return done
+    still = (after == before).all(2).all(1) if refinement.remask > 0 else whole
+    return (whole & still).cpu()
+
+
+def _checked(check: Check, live: Tensor, grids: Tensor, asked: Tensor, mask: int) -> Tensor:
+    """[live grids] bool, on the host: which of the `asked` grids are whole and satisfy `check`."""
+    right = torch.zeros(len(grids), dtype=torch.bool)
+    for i in (asked & (grids != mask).all(2).all(1).cpu()).nonzero()[:, 0].tolist():
+        right[i] = check(int(live[i]), grids[i].tolist())
+    return right

@@ -95,7 +95,7 @@ class CanvasEngine:
     def refine(
         self, given: Sequence[Cells], canvas: Canvas, refinement: Refinement
     ) -> Iterator[Pass]:
-        """Passes over a checked canvas; the law ends a grid's where cells are masked again."""
+        """Passes over a checked canvas; the law of the task is the checker."""
         return refine(
             self.model,
             canvas,

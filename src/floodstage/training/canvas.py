@@ -38,6 +38,8 @@ from floodstage.training.run import Say, begin_run
 
 _HALF, _NOISY, _WRONG = 0.5, 0.3, 0.1
 """The share of grids that are all masked; of those with wrong cells; and of their cells."""
+_SHOWN = 0.2
+"""The weight of a cell that is shown, right or wrong, beside one that is masked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,8 @@ class CanvasShape:
         return CanvasConfig(
             task=task,
             values=values,
-            places={"sum": 256, "affine": 4 * MODULUS}.get(task, 16),
+            # The law of affine repeats with its modulus, and so may places.
+            places={"sum": 256, "affine": MODULUS}.get(task, 16),
             box=3 if task == "sudoku" else 0,
             hidden=self.hidden,
             layers=self.layers,
@@ -175,14 +178,15 @@ def lesson_of(puzzle: Puzzle) -> Lesson:
 
 
 def filling_loss(model: Denoiser, lesson: Lesson, generator: torch.Generator) -> Tensor:
-    """Cross entropy of the cells that are no clues, masked or not."""
+    """Cross entropy of the cells that are no clues: masked, or shown and perhaps wrong. Of the
+    grids that are not all masked, most have few holes, as in the last passes of a refinement."""
     solution, open_cells = lesson.solution, ~lesson.given
 
     def chance(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator)
 
     b, h, w = solution.shape
-    share = torch.where(chance(b) < _HALF, 1.0, chance(b))[:, None, None]
+    share = torch.where(chance(b) < _HALF, 1.0, chance(b) ** 3)[:, None, None]
     masked = open_cells & (chance(b, h, w) < share)
     wrong = (chance(b)[:, None, None] < _NOISY) & (chance(b, h, w) < _WRONG)
     other = torch.randint(model.config.values, (b, h, w), generator=generator)
@@ -196,7 +200,11 @@ def filling_loss(model: Denoiser, lesson: Lesson, generator: torch.Generator) ->
         lesson.columns.to(device),
     )
     learn = open_cells if bool(open_cells.any()) else lesson.given
-    return F.cross_entropy(model(canvas)[learn].float(), solution[learn].to(device))
+    losses = F.cross_entropy(
+        model(canvas)[learn].float(), solution[learn].to(device), reduction="none"
+    )
+    weights = torch.where(masked[learn], 1.0, _SHOWN).to(device)
+    return (losses * weights).sum() / weights.sum()
 
 
 def sequence(model: Writer, lesson: Lesson, generator: torch.Generator) -> tuple[Tensor, int]:

@@ -28,6 +28,7 @@ CELLS = 1024
 """The most cells of a training grid of `sum` and `affine`."""
 LONGEST = 96
 """The most rows or columns of one."""
+_ROWS = 0.4  # of `affine`: what a cell is along one line comes before what it is in a grid
 _FAR = 256  # positions of `affine`, whose law repeats
 
 
@@ -68,7 +69,7 @@ class Lines:
     places: int
 
     def draw(self, cells: int, generator: torch.Generator) -> Lesson:
-        h, w = _size(generator)
+        h, w = _size(generator, _ROWS if self.task == "affine" else 0.0)
         count = max(1, min(256, cells // (h * w)))
         if self.task == "sum":
             # Values end at places - 1: what rows may reach, columns may not.
@@ -86,10 +87,13 @@ class Lines:
         return Lesson(solution, clues(count, h, w, generator), rows, columns)
 
 
-def _size(generator: torch.Generator) -> tuple[int, int]:
-    """Height and width: any up to LONGEST, mostly small, of at most CELLS cells."""
+def _size(generator: torch.Generator, rows: float) -> tuple[int, int]:
+    """Height and width: any up to LONGEST, mostly small, of at most CELLS cells; `rows` more of
+    them have a single row or column."""
     log = torch.rand(2, generator=generator) * math.log(LONGEST + 1)
     h, w = log.exp().long().tolist()
+    if rows and float(torch.rand(1, generator=generator)) < rows:
+        h = 1
     w = max(1, min(w, CELLS // h))
     return (w, h) if _whole(generator, 0, 1) else (h, w)
 
