@@ -24,8 +24,9 @@ $(READY): requirements.lock pyproject.toml Makefile
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## Plain decoding beside speculative decoding, on shipped models
+demo: setup ## Plain decoding beside speculative decoding, then programs judged in a sandbox
 	@$(BIN)/floodstage demo
+	@test "$$(uname)" != Linux || $(BIN)/floodstage programs demo
 
 check: setup ## Lint, formatting, types, and the floors between rooms
 	@$(BIN)/ruff check

@@ -25,15 +25,21 @@ from floodstage.bench.compare import BenchConfig, bench, bench_batches
 from floodstage.bench.flood import LadderConfig, ladder
 from floodstage.bench.flood_study import StudyConfig, run_study
 from floodstage.bench.jacobi import JacobiConfig, run_jacobi
+from floodstage.bench.program_mutants import MutantsConfig, arc_mutants
+from floodstage.bench.program_samples import SampleConfig, sample_programs
 from floodstage.bench.replay import markdown
 from floodstage.bench.report import write_report
 from floodstage.bench.trace import read_trace
+from floodstage.programs.inputs.tasks import read_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS, RESULTS = ROOT / "runs/bench", ROOT / "benchmarks/results"
 EXPERIMENTS = ROOT / "docs/experiments"
 README, LENGTHS = ROOT / "README.md", EXPERIMENTS / "block-length.md"
 FLOOD, CANVAS = EXPERIMENTS / "flash-flood.md", EXPERIMENTS / "canvas.md"
+PROGRAMS = EXPERIMENTS / "programs.md"
+DATA = Path(os.environ.get("FLOODSTAGE_DATA", "data"))
+"""Where ARC and HumanEval lie; what needs them is left out where they do not."""
 KEPT = ("summary.md", "summary.json", "summary.csv", "env.json", "trace.json", "costs.json")
 THREADS = 2
 
@@ -258,6 +264,55 @@ class JacobiTrace:
         show(out / "accuracy_by_step.png", self.name)
 
 
+@dataclass(frozen=True)
+class Mutants:
+    """Mutants of our own solvers on ARC's training tasks."""
+
+    name: str
+    config: MutantsConfig
+    page: Path = PROGRAMS
+
+    @property
+    def command(self) -> str:
+        c, out = self.config, f"runs/bench/{self.name}"
+        return "\n    ".join(
+            (
+                "floodstage programs demo --mutants 0 --out gallery",
+                f"floodstage programs mutate gallery/solvers/arc.py --preload gallery/grids.py "
+                f"--count {c.count} --changes {c.changes} --keep-equal --out mutants.jsonl",
+                "floodstage programs validate mutants.jsonl --tasks arc/training "
+                f"--preload gallery/grids.py --tuples --workers {c.workers} --out {out}",
+            )
+        )
+
+    def measure(self, out: Path) -> None:
+        if self.config.tasks.is_dir():
+            arc_mutants(self.config, out)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Programs by a model, on HumanEval."""
+
+    name: str
+    config: SampleConfig
+    problems: Path
+    page: Path = PROGRAMS
+
+    @property
+    def command(self) -> str:
+        c = self.config
+        return (
+            f"floodstage programs sample --target {c.target} --drafter {c.drafter} "
+            f"--tasks {self.problems.name} -n {c.n} --temperature {c.temperature:g} "
+            f"--threads {c.threads} --out runs/bench/{self.name}"
+        )
+
+    def measure(self, out: Path) -> None:
+        if self.problems.is_file():
+            sample_programs(self.config, read_tasks(self.problems), out)
+
+
 def show(plot: Path, name: str) -> None:
     """Put a plot where the pages find it."""
     folder = EXPERIMENTS / name
@@ -350,6 +405,12 @@ MEASUREMENTS: list[Measurement] = [
             arms=("none", "ngram:4", "jacobi:8", "lookahead:8"),
         ),
         page=CANVAS,
+    ),
+    Mutants("programs-arc", MutantsConfig(tasks=DATA / "arc/training", workers=2)),
+    Samples(
+        "programs-samples",
+        SampleConfig(n=10, threads=THREADS),
+        DATA / "humaneval/HumanEval.jsonl.gz",
     ),
 ]
 

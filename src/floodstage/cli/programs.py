@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from floodstage.cli.options import Json, Seed
+from floodstage.cli.programs_propose import app as propose_app
+from floodstage.cli.programs_store import app as store_app
 
 app = typer.Typer(
     help="Candidate programs: filter, run apart from the machine, judge, store.",
@@ -64,6 +66,7 @@ def validate(
     count: Annotated[
         int | None, typer.Option(help="Only so many; negative: that many drawn by the seed.")
     ] = None,
+    part: Annotated[str, typer.Option(help="Run all samples, or only demo or test ones.")] = "all",
     every_sample: Annotated[
         bool, typer.Option("--every-sample", help="Go on after a timeout, crash or the like.")
     ] = False,
@@ -73,6 +76,9 @@ def validate(
     check_forms: Annotated[
         bool,
         typer.Option("--check-forms", help="Run normal forms as well; rows say where they differ."),
+    ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Run again what the run folder holds.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and filter only; run and write nothing.")
@@ -98,9 +104,10 @@ def validate(
         every_sample=every_sample,
         find_duplicates=not rerun_equal,
         check_forms=check_forms,
+        cached=not no_cache,
     )
     chosen = Selection(tasks=tuple(task or ()), start=start, count=count, seed=seed)
-    run_validate(file, tasks, out, config, chosen, dry_run=dry_run, as_json=json)
+    run_validate(file, tasks, out, config, chosen, part=part, dry_run=dry_run, as_json=json)
 
 
 @app.command()
@@ -138,3 +145,7 @@ def export(
     from floodstage.cli.programs_run import run_export
 
     run_export(run, to, keep, as_json=json)
+
+
+app.add_typer(propose_app)
+app.add_typer(store_app)

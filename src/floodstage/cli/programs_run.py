@@ -15,10 +15,11 @@ from rich.progress import Progress
 from floodstage.core.errors import RunError
 from floodstage.core.spans import SpanRow, Spans
 from floodstage.programs.inputs.candidates import read_candidates
-from floodstage.programs.inputs.tasks import read_tasks
-from floodstage.programs.records import Candidate, DataTask, Task, Verdict
+from floodstage.programs.inputs.tasks import only_part, read_tasks
+from floodstage.programs.records import Candidate, DataTask, Kind, Task, Verdict
 from floodstage.programs.sandbox.lockdown import Level
 from floodstage.programs.sandbox.selftest import Isolation, selftest
+from floodstage.programs.scores import SCORERS
 from floodstage.programs.stages.normal import SHARED
 from floodstage.programs.stages.prepare import prepare
 from floodstage.programs.store.export import export
@@ -41,13 +42,14 @@ def run_validate(
     config: ValidateConfig,
     chosen: Selection,
     *,
+    part: str = "all",
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Read, validate, write and print."""
     spans = Spans()
     with spans("read"):
-        tasks = read_tasks(tasks_at)
+        tasks = only_part(read_tasks(tasks_at), part)
         every = list(read_candidates(file, tasks, libraries=config.preload))
         candidates = chosen.of(every)
     if dry_run:
@@ -87,38 +89,43 @@ def run_selftest(isolation: str, *, as_json: bool) -> None:
 
 def run_explain(run: Path, candidate: str, *, with_source: bool, as_json: bool) -> None:
     """Print the verdict, the trials and, if wanted, the source of one program of a run."""
-    with _opened(run) as store:
-        source = store.source(candidate)
+    with opened(run) as store:
+        origin = store.origin(candidate)
+        source = store.source(candidate) if with_source else ""
         verdict = next(v for v in store.verdicts() if v.candidate_id == candidate)
         trials = store.trials(candidate)
     if as_json:
         more = {"source": source} if with_source else {}
-        print(json.dumps({**asdict(verdict), "trials": [asdict(t) for t in trials], **more}))
+        about = {**asdict(verdict), "origin": origin}
+        print(json.dumps({**about, "trials": [asdict(t) for t in trials], **more}))
         return
     where = f" in line {verdict.line}" if verdict.line else ""
     print(f"{candidate} for {verdict.task_id}: {verdict.kind}{where}")
     if verdict.detail:
         print(f"  {verdict.detail}")
+    print(f"  from {origin}")
     form = "one node per distinct expression" if verdict.form == SHARED else f"raw, {verdict.form}"
     if verdict.form:
         print(f"  form: {form}")
     for number, trial in enumerate(trials):
         spent = f"cpu {trial.cpu_s:.4f} s, start {trial.start_s:.4f} s, run {trial.run_s:.4f} s"
-        print(
-            f"  sample {number}: {trial.kind}, {spent}{', ' + trial.detail if trial.detail else ''}"
-        )
+        near = ", ".join(f"{name} {getattr(trial, name):.2f}" for name in SCORERS)
+        said = [trial.detail] if trial.detail else []
+        said += [near] if trial.kind is Kind.WRONG and trial.shape else []
+        print(f"  sample {number}: " + ", ".join([trial.kind, spent, *said]))
     if with_source:
         print(source)
 
 
 def run_export(run: Path, to: Path, keep: int, *, as_json: bool) -> None:
     """Write the view of the best programs of a run."""
-    with _opened(run) as store:
+    with opened(run) as store:
         count = export(store, to, keep)
     print(json.dumps({"programs": count, "folder": str(to)}) if as_json else f"{count} in {to}")
 
 
-def _opened(run: Path) -> Store:
+def opened(run: Path) -> Store:
+    """The store of a run folder. Raises RunError."""
     if not (run / "verdicts.sqlite").is_file():
         raise RunError(f"{str(run)!r} is no run folder of `programs validate`.")
     return Store(run)

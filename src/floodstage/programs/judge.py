@@ -13,6 +13,7 @@ from typing import Any
 from floodstage.programs.inputs.arc import grid_fault
 from floodstage.programs.records import Candidate, DataTask, Kind, Sample, Task, Trial, Verdict
 from floodstage.programs.sandbox.values import Malformed, loads
+from floodstage.programs.scores import SCORERS
 
 
 def judged(task: Task, found: Sequence[Mapping[str, Any]]) -> list[Trial]:
@@ -32,9 +33,13 @@ def _compared(trial: Trial, sample: Sample) -> Trial:
         return replace(trial, kind=Kind.INVALID_OUTPUT, detail=str(error), output="")
     if fault := grid_fault(value):
         return replace(trial, kind=Kind.INVALID_OUTPUT, detail=f"no grid: {fault}", output="")
-    if sample.expected is not None and not same_grid(value, sample.expected):
-        return replace(trial, kind=Kind.WRONG, detail="another grid was expected")
-    return trial
+    if sample.expected is None:
+        return trial
+    near: dict[str, Any] = dict.fromkeys(SCORERS, 1.0)
+    if same_grid(value, sample.expected):
+        return replace(trial, **near)
+    near = {name: score(value, sample.expected) for name, score in SCORERS.items()}
+    return replace(trial, kind=Kind.WRONG, detail="another grid was expected", **near)
 
 
 def same_grid(one: Any, two: Any) -> bool:
@@ -60,6 +65,8 @@ def verdict_of(
         if sample.expected is not None:
             counts[f"{sample.part}_total"] += 1
             counts[f"{sample.part}_passed"] += trial.kind is Kind.PASSED
+    demos = [t for t, s in zip(trials, samples, strict=False) if s.part == "demo"]
+    near = {name: sum(getattr(t, name) for t in demos) / max(1, len(demos)) for name in SCORERS}
     return Verdict(
         candidate_id=candidate.id,
         task_id=candidate.task_id,
@@ -75,4 +82,5 @@ def verdict_of(
         rss_bytes=max(t.rss_bytes for t in trials),
         queue_s=queue_s,
         attempts=attempts,
+        **near,
     )

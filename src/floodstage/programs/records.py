@@ -95,6 +95,8 @@ class Trial:
 
     `cpu_s` is the kernel's count for the process, its start left out; `start_s` is from the request
     to the moment the program may begin, `run_s` from there to the end; both are wall time.
+    `cells`, `shape` and `palette` say how near a grid is to the expected one, from 0 to 1
+    (`scores.py`): 1 if it is that one, 0 if there is none or the answer is not known.
     """
 
     kind: Kind
@@ -107,11 +109,15 @@ class Trial:
     start_s: float = 0.0
     run_s: float = 0.0
     rss_bytes: int = 0
+    cells: float = 0.0
+    shape: float = 0.0
+    palette: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a candidate came to. Times are sums over its trials, memory is the largest."""
+    """What a candidate came to. Times are sums over its trials, memory is the largest; `cells`,
+    `shape` and `palette` are means over the demo samples, so that they may rank."""
 
     candidate_id: str
     task_id: str
@@ -131,6 +137,9 @@ class Verdict:
     run_s: float = 0.0
     rss_bytes: int = 0
     attempts: int = 1  # more than 1: our own failures were retried
+    cells: float = 0.0
+    shape: float = 0.0
+    palette: float = 0.0
     form: str = ""  # "shared" for a normal form with shared nodes, else why the program is raw
 
     @property

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from floodstage.core.errors import ConfigError, InputError, unknown
 from floodstage.core.spans import Spans
 from floodstage.programs.inputs.files import text_of
+from floodstage.programs.inputs.tasks import has_part
 from floodstage.programs.judge import judged, verdict_of
 from floodstage.programs.records import (
     Candidate,
@@ -44,6 +45,7 @@ from floodstage.programs.store.store import Store
 class ValidateConfig:
     """How candidates are validated. `isolation` is the least level accepted; `tuples` hands grids
     over as tuples of tuples instead of lists; `every_sample` goes on after a costly failure;
+    `cached` False runs again what the store holds;
     `check_forms` runs the normal form of a program as well and says where it disagrees."""
 
     workers: int = 2
@@ -54,6 +56,7 @@ class ValidateConfig:
     every_sample: bool = False
     find_duplicates: bool = True
     check_forms: bool = False
+    cached: bool = True
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -80,10 +83,10 @@ def validate(
     libraries = library_names_of(config.preload)
     setup = Setup(isolation.level.value, tuple(str(path.resolve()) for path in config.preload))
     with spans("open store"):
-        opened = Store(out, _identity(tasks, config, isolation))
+        opened = Store(out, identity_of(tasks, config, isolation))
     with opened as store:
         run = _Run(tasks, config, store, spans, report)
-        known = store.done()
+        known = store.done() if config.cached else {}
         prepared = prepare(candidates, libraries, spans, find_duplicates=config.find_duplicates)
         with Pool(config.workers, setup, spans) as pool:
             for ticket, reply in pool.run(run.jobs(prepared, known)):
@@ -134,7 +137,7 @@ def write_outputs(
             for row in result_rows(verdicts)
         ]
         written = {out / f"{name}_results.jsonl": "".join(rows)}
-        if all(isinstance(task, DataTask) for task in tasks.values()):
+        if all(isinstance(x, DataTask) and has_part(x, "test") for x in tasks.values()):
             made = submission(tasks, verdicts, store.trials, lambda x: len(wanted[x].source))
             written[out / "submission.json"] = json.dumps(made)
     for path, text in written.items():
@@ -283,7 +286,7 @@ def library_names_of(preload: Sequence[Path]) -> dict[str, frozenset[str]]:
     return found
 
 
-def _identity(
+def identity_of(
     tasks: Mapping[str, Task], config: ValidateConfig, isolation: Isolation
 ) -> dict[str, Any]:
     """What a verdict depends on, the program apart."""

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from floodstage.core.errors import InputError
-from floodstage.programs.inputs.files import rows_of, text_of
-from floodstage.programs.records import Candidate, CheckTask, Task
+from floodstage.programs.inputs.files import Row, rows_of, text_of
+from floodstage.programs.records import Candidate, CheckTask, DataTask, Task
 
 SOLVER = "solve_"
 
@@ -50,7 +50,26 @@ def _samples(path: Path, tasks: Mapping[str, Task]) -> Iterator[Candidate]:
         if not given:
             raise InputError(f"{where} needs 'completion' or 'solution', a string.")
         prompt = task.prompt if isinstance(task, CheckTask) and given[0] == "completion" else ""
-        yield Candidate(f"{number}", task.id, prompt + row[given[0]], where)
+        yield Candidate(f"{number}", task.id, prompt + row[given[0]], where + _lineage(row))
+
+
+def _lineage(row: Row) -> str:
+    """What a mutant's row says of its parent."""
+    changes = row.get("changes")
+    if not isinstance(row.get("parent"), str) or not isinstance(changes, list):
+        return ""
+    return f", made from {row['parent']}: {'; '.join(map(str, changes))}"
+
+
+def tasks_named_in(path: Path) -> dict[str, Task]:
+    """A task without samples for each `solve_<task>` function of a .py file or folder, for who
+    reads programs and runs none. Raises InputError."""
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    names = [name for file in files if file.suffix == ".py" for name in _solvers(text_of(file))]
+    if not names:
+        raise InputError(f"{str(path)!r} names no task by a function {SOLVER}<task>: give tasks.")
+    ids = [name.removeprefix(SOLVER) for name in names]
+    return {x: DataTask(x, (), (f"{SOLVER}{x}",)) for x in ids}
 
 
 def _module(path: Path, tasks: Mapping[str, Task], name: str) -> Iterator[Candidate]:

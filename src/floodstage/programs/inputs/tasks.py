@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from floodstage.core.errors import InputError
+from floodstage.core.errors import InputError, unknown
 from floodstage.programs.inputs.arc import CHALLENGES, read_challenges, read_folder
 from floodstage.programs.inputs.problems import read_problems
-from floodstage.programs.records import Task
+from floodstage.programs.records import DataTask, Task
+
+PARTS = ("all", "demo", "test")
 
 
 def read_tasks(path: Path) -> dict[str, Task]:
@@ -29,6 +33,30 @@ def read_tasks(path: Path) -> dict[str, Task]:
             "or *.jsonl of problems (HumanEval, MBPP)."
         )
     return found
+
+
+def only_part(tasks: Mapping[str, Task], part: str) -> dict[str, Task]:
+    """The tasks with their samples of one of PARTS; a task with checks stays as it is, one without
+    such samples is left out. Raises ConfigError, InputError."""
+    if part not in PARTS:
+        raise unknown("part", part, PARTS)
+    if part == "all":
+        return dict(tasks)
+    found: dict[str, Task] = {}
+    for task in tasks.values():
+        if not isinstance(task, DataTask):
+            found[task.id] = task
+        elif has_part(task, part):
+            kept = tuple(sample for sample in task.samples if sample.part == part)
+            found[task.id] = replace(task, samples=kept)
+    if not found:
+        raise InputError(f"None of the {len(tasks)} tasks has {part} samples.")
+    return found
+
+
+def has_part(task: DataTask, part: str) -> bool:
+    """Whether a task has samples of that part."""
+    return any(sample.part == part for sample in task.samples)
 
 
 def _read(path: Path) -> list[Task]:

@@ -24,18 +24,21 @@ FASTEST = 11
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A program with what it is ranked by: score, then speed, then size, then its address."""
+    """A program with what it is ranked by: score, then how near its grids are to the demo's, then
+    speed, then size, then its address."""
 
+    candidate_id: str
     task_id: str
     score: int
+    cells: float
     speed: int
     size_bytes: int
     digest: str
     source: str
 
     @property
-    def order(self) -> tuple[int, int, int, str]:
-        return -self.score, -self.speed, self.size_bytes, self.digest
+    def order(self) -> tuple[int, float, int, int, str]:
+        return -self.score, -self.cells, -self.speed, self.size_bytes, self.digest
 
 
 def speed_of(cpu_s: float) -> int:
@@ -43,15 +46,20 @@ def speed_of(cpu_s: float) -> int:
     return FASTEST - math.floor(math.log(max(cpu_s, math.exp(FASTEST - 20))))
 
 
-def best_programs(store: Store, keep: int) -> dict[str, list[Ranked]]:
-    """The `keep` best of each task that passed anything, best first. Raises ConfigError."""
+def best_programs(
+    store: Store, keep: int, *, least: int = 1, demo_only: bool = False
+) -> dict[str, list[Ranked]]:
+    """The `keep` best of each task with a score of at least `least`, best first. Programs that
+    stand for another are left out; `demo_only` scores no test sample. Raises ConfigError."""
     if keep < 1:
         raise ConfigError(f"keep must be at least 1, got {keep!r}.")
     found: dict[str, dict[str, Ranked]] = defaultdict(dict)
-    for verdict in store.verdicts():
-        score = _score(verdict)
-        if score:
-            one = _ranked(store, verdict, score)
+    verdicts = {verdict.candidate_id: verdict for verdict in store.verdicts()}
+    for candidate in store.candidates():
+        verdict = verdicts[candidate.id]
+        score = _score(verdict, demo_only)
+        if score >= least and not verdict.duplicate_of:
+            one = _ranked(store, verdict, score, candidate.source)
             found[one.task_id].setdefault(one.digest, one)
     return {
         task: sorted(programs.values(), key=lambda one: one.order)[:keep]
@@ -82,18 +90,24 @@ def _write(path: Path, source: str) -> None:
     part.replace(path)
 
 
-def _score(verdict: Verdict) -> int:
-    """Passed samples, or whether the checks passed; nothing for one that stands for another."""
-    if verdict.duplicate_of:
-        return 0
+def _score(verdict: Verdict, demo_only: bool) -> int:
+    """Passed samples, or whether the checks passed."""
     if verdict.demo_total + verdict.test_total:
-        return PER_SAMPLE * (verdict.demo_passed + verdict.test_passed)
+        return PER_SAMPLE * (verdict.demo_passed + (0 if demo_only else verdict.test_passed))
     return PER_SAMPLE * verdict.passed
 
 
-def _ranked(store: Store, verdict: Verdict, score: int) -> Ranked:
-    source = store.source(verdict.candidate_id)
+def _ranked(store: Store, verdict: Verdict, score: int, source: str) -> Ranked:
     spent = [t.cpu_s for t in store.trials(verdict.candidate_id) if t.kind is Kind.PASSED]
     size = len(source.encode("utf-8", "surrogatepass"))
     speed = speed_of(median(spent) if spent else verdict.cpu_s)
-    return Ranked(verdict.task_id, score, speed, size, source_digest(source), source)
+    return Ranked(
+        verdict.candidate_id,
+        verdict.task_id,
+        score,
+        verdict.cells,
+        speed,
+        size,
+        source_digest(source),
+        source,
+    )

@@ -11,6 +11,7 @@ from typing import Any
 
 from floodstage.programs.records import DataTask, Kind, Task, Trial, Verdict
 from floodstage.programs.sandbox.values import loads
+from floodstage.programs.scores import SCORERS
 
 KS = (1, 10, 100)
 EMPTY = [[0]]
@@ -77,6 +78,7 @@ def result_rows(verdicts: Iterable[Verdict]) -> Iterator[dict[str, Any]]:
             "verdict": str(verdict.kind),
             "cpu_s": final.cpu_s,
             "rss_bytes": final.rss_bytes,
+            **{name: getattr(final, name) for name in SCORERS},
         }
 
 

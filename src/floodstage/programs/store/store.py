@@ -16,7 +16,7 @@ from typing import Any
 from floodstage.core.errors import RunError
 from floodstage.programs.records import OPEN_KINDS, Candidate, Kind, Trial, Verdict
 
-SCHEMA = 1
+SCHEMA = 2
 BATCH = 200
 """Verdicts per transaction; a run that is killed does at most these again."""
 _VERDICT = [f.name for f in fields(Verdict)]
@@ -25,7 +25,7 @@ _TABLES = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (digest TEXT PRIMARY KEY, source BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS verdicts (
-    {", ".join(_VERDICT)}, digest TEXT NOT NULL REFERENCES sources, origin TEXT NOT NULL,
+    {", ".join(_VERDICT)}, digest TEXT NOT NULL, origin TEXT NOT NULL, entry TEXT,
     PRIMARY KEY (candidate_id));
 CREATE TABLE IF NOT EXISTS trials (
     candidate_id TEXT NOT NULL, sample INTEGER NOT NULL, {", ".join(_TRIAL)},
@@ -76,7 +76,9 @@ class Store:
         source = candidate.source.encode("utf-8", "surrogatepass")
         self.base.execute("INSERT OR IGNORE INTO sources VALUES (?, ?)", (digest, source))
         self.base.execute("DELETE FROM trials WHERE candidate_id = ?", (candidate.id,))
-        self._insert("verdicts", (*_values(verdict, _VERDICT), digest, candidate.origin))
+        self._insert(
+            "verdicts", (*_values(verdict, _VERDICT), digest, candidate.origin, candidate.entry)
+        )
         for sample, trial in enumerate(trials):
             self._insert("trials", (candidate.id, sample, *_values(trial, _TRIAL)))
         self.pending += 1
@@ -116,13 +118,76 @@ class Store:
 
     def source(self, candidate_id: str) -> str:
         """The program of a candidate. Raises RunError."""
+        return self.candidate(candidate_id).source
+
+    def origin(self, candidate_id: str) -> str:
+        """Where a candidate was read, and of a mutant from what it was made. Raises RunError."""
         row = self.base.execute(
-            "SELECT source FROM verdicts JOIN sources USING (digest) WHERE candidate_id = ?",
-            (candidate_id,),
+            "SELECT origin FROM verdicts WHERE candidate_id = ?", (candidate_id,)
         ).fetchone()
         if row is None:
             raise RunError(f"{str(self.path)!r} has no candidate {candidate_id!r}.")
-        return bytes(row[0]).decode("utf-8", "surrogatepass")
+        return str(row[0])
+
+    def candidate(self, candidate_id: str) -> Candidate:
+        """A candidate as it was given. Raises RunError."""
+        found = next(self._candidates("WHERE candidate_id = ?", candidate_id), None)
+        if found is None:
+            raise RunError(
+                f"The program of {candidate_id!r} ({self.origin(candidate_id)}) is not in "
+                f"{str(self.path)!r}: it was not among the best that `programs gc --keep` kept."
+            )
+        return found
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Every candidate whose program is kept, in the order of the verdicts."""
+        return self._candidates("ORDER BY verdicts.rowid")
+
+    def _candidates(self, which: str, *values: str) -> Iterator[Candidate]:
+        columns = "candidate_id, task_id, source, origin, entry"
+        rows = self.base.execute(
+            f"SELECT {columns} FROM verdicts JOIN sources USING (digest) {which}", values
+        )
+        for candidate_id, task_id, source, origin, entry in rows:
+            text = bytes(source).decode("utf-8", "surrogatepass")
+            yield Candidate(candidate_id, task_id, text, origin, entry)
+
+    def digests(self) -> dict[str, str]:
+        """The address of every candidate's program."""
+        return dict(self.base.execute("SELECT candidate_id, digest FROM verdicts").fetchall())
+
+    def rows(self, query: str) -> Iterator[list[tuple[Any, ...]]]:
+        """What a query gives, in parts of some thousand rows."""
+        found = self.base.execute(query)
+        while part := found.fetchmany(8192):
+            yield part
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Forget trials and programs of every other candidate; all verdicts stay."""
+        self.base.execute("CREATE TEMP TABLE kept (candidate_id TEXT PRIMARY KEY)")
+        self.base.executemany("INSERT INTO kept VALUES (?)", ((name,) for name in names))
+        self.base.execute("DELETE FROM trials WHERE candidate_id NOT IN kept")
+        self.base.execute(
+            "DELETE FROM sources WHERE digest NOT IN "
+            "(SELECT digest FROM verdicts WHERE candidate_id IN kept)"
+        )
+        self.base.execute("DROP TABLE kept")
+
+    def collect(self) -> int:
+        """Remove programs and trials that no verdict refers to and give their space back; how
+        many programs are left."""
+        self.base.execute("DELETE FROM sources WHERE digest NOT IN (SELECT digest FROM verdicts)")
+        self.base.execute(
+            "DELETE FROM trials WHERE candidate_id NOT IN (SELECT candidate_id FROM verdicts)"
+        )
+        self.commit()
+        self.base.execute("VACUUM")
+        return int(self.base.execute("SELECT count(*) FROM sources").fetchone()[0])
+
+    def identity(self) -> dict[str, Any]:
+        """What the verdicts depend on, as it was given; the schema is left out."""
+        held = self.base.execute("SELECT key, value FROM meta WHERE key != 'schema'")
+        return {key: json.loads(value) for key, value in held}
 
 
 def _values(record: Verdict | Trial, names: list[str]) -> tuple[Any, ...]:
