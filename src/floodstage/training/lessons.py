@@ -109,11 +109,14 @@ def lines(count: int, size: int, limit: int, generator: torch.Generator) -> Tens
 
 
 def clues(count: int, h: int, w: int, generator: torch.Generator) -> Tensor:
-    """[count, h, w] bool: the corner and its neighbours, and five cells anywhere."""
+    """[count, h, w] bool: the corner and its neighbours, and up to five cells anywhere. Where there
+    are five, one of them mostly tells what the constants of a far cell's kind come to; only where
+    there are fewer must it be computed."""
     given = torch.zeros(count, h, w, dtype=torch.bool)
-    given[:, :1, :2] = given[:, :2, :1] = True
     more = torch.randint(h * w, (count, 5), generator=generator)
-    given.view(count, -1).scatter_(1, more, True)
+    kept = torch.rand(count, 5, generator=generator) < torch.rand(count, 1, generator=generator)
+    given.view(count, -1).scatter_(1, torch.where(kept, more, 0), True)
+    given[:, :1, :2] = given[:, :2, :1] = True
     return given
 
 
