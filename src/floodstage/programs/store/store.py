@@ -16,7 +16,7 @@ from typing import Any
 from floodstage.core.errors import RunError
 from floodstage.programs.records import OPEN_KINDS, Candidate, Kind, Trial, Verdict
 
-SCHEMA = 1
+SCHEMA = 2
 BATCH = 200
 """Verdicts per transaction; a run that is killed does at most these again."""
 _VERDICT = [f.name for f in fields(Verdict)]
@@ -42,6 +42,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "verdicts.sqlite"
         self.pending = 0
+        self.open = True
         try:
             self.base = sqlite3.connect(self.path)
             self.base.execute("PRAGMA journal_mode=WAL")
@@ -55,8 +56,14 @@ class Store:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.base.commit()
-        self.base.close()
+        self.close()
+
+    def close(self) -> None:
+        """Commit, fold the log into the file, let go. Twice is once."""
+        if self.open:
+            self.open = False
+            self.base.commit()
+            self.base.close()
 
     def _same(self, identity: Mapping[str, Any]) -> None:
         held = dict(self.base.execute("SELECT key, value FROM meta"))
