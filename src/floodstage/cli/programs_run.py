@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,7 @@ def run_validate(
         tasks = read_tasks(tasks_at)
         every = list(read_candidates(file, tasks, libraries=config.preload))
         candidates = chosen.of(every)
+        gc.freeze()  # all of this stays: the collector need not look at it again and again
     if shown.dry_run:
         _print_dry(candidates, tasks, config, spans, as_json=shown.as_json)
         return
@@ -102,7 +104,7 @@ def run_validate(
     if shown.trace is not None:
         shown.trace.write_text(json.dumps(chrome_trace(spans.events or (), spans.began)))
         written.append(shown.trace)
-    _print_run(found, tasks, isolation, run, written, rows, shown)
+    _print_run(found, tasks, isolation, run, written, rows, work, shown)
 
 
 def run_selftest(isolation: str, *, as_json: bool) -> None:
@@ -184,6 +186,7 @@ def _print_run(
     run: Measured,
     written: Sequence[Path],
     rows: Sequence[Row],
+    work: Work,
     shown: Shown,
 ) -> None:
     counts = Counter(str(v.kind) for v in verdicts)
@@ -201,6 +204,7 @@ def _print_run(
         "pass": rates,
         "retried": sum(v.attempts > 1 for v in verdicts),
         "speedup": times,
+        "engines": asdict(work),
         "files": [str(path) for path in written],
     }
     console = Console(highlight=False, stderr=shown.as_json)

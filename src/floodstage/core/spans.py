@@ -64,11 +64,12 @@ class Spans:
         self.began = clock()
 
     def __call__(self, name: str) -> _Open:
+        start = self.clock()  # first, so that what a span costs is in its own row
         above = self.open[-1].children
         span = above.get(name)
         if span is None:
             span = above[name] = Span(name)
-        return _Open(self, span)
+        return _Open(self, span, start)
 
     def before(self, name: str, seconds: float) -> None:
         """Count what took place just before anything that has been counted so far."""
@@ -115,19 +116,18 @@ class _Open:
 
     __slots__ = ("span", "spans", "start")
 
-    def __init__(self, spans: Spans, span: Span) -> None:
-        self.spans, self.span = spans, span
+    def __init__(self, spans: Spans, span: Span, start: float) -> None:
+        self.spans, self.span, self.start = spans, span, start
 
     def __enter__(self) -> None:
         self.spans.open.append(self.span)
-        self.start = self.spans.clock()
 
     def __exit__(self, *error: object) -> None:
         spans, span = self.spans, self.span
+        spans.open.pop()
+        span.calls += 1
         now = spans.clock()
         span.seconds += now - self.start
-        span.calls += 1
-        spans.open.pop()
         spans.root.seconds = now - spans.began
         if spans.events is not None:
             spans.picture("driver", span.name, self.start, now)

@@ -98,7 +98,8 @@ def validate(
         prepared = prepare(candidates, libraries, spans, find_duplicates=config.find_duplicates)
         with _backend(config, setup, spans) as backend:
             for ticket, reply in backend.run(run.jobs(prepared, known)):
-                run.settle(ticket, reply)
+                with spans("settle"):
+                    run.settle(ticket, reply)
             with spans("stop"):
                 backend.close()
         if work is not None:

@@ -109,14 +109,14 @@ def _fork_zygote(
 
 
 def _greet(zygote: Zygote) -> None:
-    """Wait until a zygote is warm. Raises EngineFault."""
-    word = take_word(zygote.control.recv(4096))
+    """Wait until a zygote is warm. Raises EngineFault where it cannot be, ConnectionError where
+    it died: another engine may have better luck."""
+    message = zygote.control.recv(4096)
+    if not message:
+        raise ConnectionError("a zygote died while it started")
+    word: dict[str, str] = unpack(message, dict)
     if "ready" not in word:
-        raise EngineFault(word.get("fault", "a zygote did not start"))
-
-
-def take_word(message: bytes) -> dict[str, str]:
-    return unpack(message, dict) if message else {}
+        raise EngineFault(word["fault"])
 
 
 class _Frames:

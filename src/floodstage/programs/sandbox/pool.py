@@ -57,14 +57,16 @@ class Pool:
         A reply with a `fault` is given up. Raises SandboxError where no engine can be started."""
         source, more = iter(jobs), True
         while True:
-            for _ in range(self.workers):  # few at a time: a reply may be there meanwhile
-                if more and self.wants() and (job := next(source, None)) is not None:
-                    self.submit(job)
-                elif self.wants():
-                    more = False
-            if not more and not self.unfinished:
-                return
-            yield from self.step(0.0 if more and self.wants() else 1.0)
+            with self.spans("prepare"):
+                for _ in range(self.workers):  # few at a time: a reply may be there meanwhile
+                    if more and self.wants() and (job := next(source, None)) is not None:
+                        self.submit(job)
+                    elif self.wants():
+                        more = False
+                longest_s = 0.0 if more and self.wants() else 1.0
+                if not more and not self.unfinished:
+                    return
+            yield from self.step(longest_s)
 
     # -- jobs ---------------------------------------------------------------------------------
 
@@ -91,16 +93,24 @@ class Pool:
         with self.spans("wait"):
             come = self.selector.select(min(longest_s, STUCK_S) if stuck else longest_s)
         for key, events in come:
-            engine: Engine = key.data
             with self.spans("receive"):
-                alive, replies = self._exchange(engine, events)
-            for reply in replies:
-                yield from self._settle(engine, reply)
-            if not alive and engine in self.engines:
-                yield from self._drop(engine)
-        for engine in list(self.engines):
-            if (engine.tickets or not engine.ready) and time.monotonic() > engine.due_s:
-                yield from self._drop(engine)
+                done = self._attend(key.data, events)
+            yield from done
+        with self.spans("receive"):
+            done = [x for engine in list(self.engines) for x in self._overdue(engine)]
+        yield from done
+
+    def _attend(self, engine: Engine, events: int) -> list[tuple[Ticket, Reply]]:
+        """Send to an engine and take from it what can be; what is done."""
+        alive, replies = self._exchange(engine, events)
+        done = [x for reply in replies for x in self._settle(engine, reply)]
+        if not alive and engine in self.engines:
+            done += self._drop(engine)
+        return done
+
+    def _overdue(self, engine: Engine) -> Iterator[tuple[Ticket, Reply]]:
+        if (engine.tickets or not engine.ready) and time.monotonic() > engine.due_s:
+            yield from self._drop(engine)
 
     def _depth(self) -> int:
         return max(FEWEST, min(MOST, round(AHEAD_S / self.mean_s)))

@@ -62,10 +62,11 @@ def prepare(
             forgetful = forgets(tree, libraries)
             form = normal_form(candidate.source, tree, libraries)
             earlier = forms.setdefault((*about, form.key), candidate.id)
-        verdict = None
-        if earlier != candidate.id and find_duplicates:
-            verdict = _duplicate(candidate, earlier, "the same form")
-        yield Prepared(candidate, form, verdict, forgetful)
+            verdict = None
+            if earlier != candidate.id and find_duplicates:
+                verdict = _duplicate(candidate, earlier, "the same form")
+            prepared = Prepared(candidate, form, verdict, forgetful)
+        yield prepared
 
 
 def _filter(candidate: Candidate, longest_bytes: int) -> Verdict | None:
