@@ -59,7 +59,7 @@ class Cluster:
             self.nodes = nodes or alive
             self._check_room()
             self.members = [self._member(i) for i in range(self.nodes)]
-        self.work = Work(workers=self.nodes * workers)
+        self.work = Work()
         self.waiting: deque[Ticket] = deque()
         self.deaths = 0
 
@@ -110,6 +110,7 @@ class Cluster:
                 self.work.replaced += 1  # it has died, or does not leave
             self.ray.kill(member.actor)
         self.members.clear()
+        self.work.workers = self.nodes * self.workers
         if self.started:
             self.started = False
             self.ray.shutdown()
@@ -181,8 +182,9 @@ class Cluster:
 
     def _replace(self, member: Member, error: BaseException) -> None:
         """A member has died: another one takes its place, and what it held waits again."""
-        if isinstance(cause := getattr(error, "cause", None), SandboxError):
-            raise cause
+        if getattr(error, "actor_init_failed", False):
+            why = str(error).strip().splitlines()[-1].partition("SandboxError: ")
+            raise SandboxError(why[2] or why[0]) from error
         self.deaths += 1
         if self.deaths >= DEATHS:
             raise SandboxError(f"A node died {DEATHS} times in a row, the last: {error}") from error
