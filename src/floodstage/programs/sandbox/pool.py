@@ -12,6 +12,7 @@ import selectors
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from floodstage.core.errors import SandboxError
@@ -247,6 +248,7 @@ class Pool:
         if reply.fault:
             yield from self._fail(engine, ticket, reply.fault)
             return
+        reply = replace(reply, id=ticket.job.id)
         ticket.queue_s = max(0.0, reply.began_s - ticket.sent_s)
         ticket.reply_s = max(0.0, now - reply.ended_s)
         if engine.tickets:
