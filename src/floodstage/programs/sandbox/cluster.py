@@ -125,8 +125,10 @@ class Cluster:
             for member in sorted(self.members, key=lambda m: len(m.held)):
                 while (more or self.waiting) and len(member.calls) < CALLS:
                     with self.spans("prepare"):
-                        self.waiting.extend(map(Ticket, islice(source, BATCH - len(self.waiting))))
-                        more = more and len(self.waiting) >= BATCH
+                        room = max(0, BATCH - len(self.waiting))
+                        taken = [Ticket(job) for job in islice(source, room)]
+                        self.waiting.extend(taken)
+                        more = more and len(taken) == room
                     with self.spans("send"):
                         self._send(member, final=not more)
             for member in self.members:
