@@ -1,7 +1,5 @@
 """Many nodes: the same rows and the same digest as here. With Ray where it is installed."""
 
-# ruff: noqa: E501  (programs as data)
-
 from __future__ import annotations
 
 import importlib.util
@@ -32,7 +30,9 @@ from .test_sandbox import descendants, nothing_left
 
 Write = Callable[[str, Any], Path]
 ROOT = Path(__file__).resolve().parents[2]
-PLAN = Plan(best_level().value, (("dsl", "def inc(x): return x + 1\n"),), interpreter(), fingerprint())
+PLAN = Plan(
+    best_level().value, (("dsl", "def inc(x): return x + 1\n"),), interpreter(), fingerprint()
+)
 
 with_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None,
@@ -100,7 +100,17 @@ def words(write: Write) -> list[object]:
         source = WAYS[i % len(WAYS)].format(n=50 + i)
         many = write(f"many/flip_{i:03}.py", f"from dsl import *\n{source}").parent
     library = many.parent / "dsl.py"
-    return [many, "--tasks", tasks, "--isolation", best_level(), "--preload", library, "--workers", 1]
+    return [
+        many,
+        "--tasks",
+        tasks,
+        "--isolation",
+        best_level(),
+        "--preload",
+        library,
+        "--workers",
+        1,
+    ]
 
 
 @with_ray
@@ -122,7 +132,9 @@ def test_ray_gives_the_same_rows(words: list[object], tmp_path: Path) -> None:
     there = json.loads(out.splitlines()[-1])
     assert (there["digest"], there["verdicts"]) == (here["digest"], here["verdicts"])
     assert (there["workers"], there["engines"]["engines"]) == (2, 2)
-    rows = [(tmp_path / run / "many_results.jsonl").read_text().splitlines() for run in ("here", "ray")]
+    rows = [
+        (tmp_path / run / "many_results.jsonl").read_text().splitlines() for run in ("here", "ray")
+    ]
     assert [plain(row) for row in rows[0]] == [plain(row) for row in rows[1]]
     assert len(engines) == 2
     for environ in engines.values():
@@ -136,7 +148,9 @@ def plain(row: str) -> dict[str, Any]:
 
 @with_ray
 @pytest.mark.slow
-def test_a_node_that_cannot_work_says_why(words: list[object], tmp_path: Path, write: Write) -> None:
+def test_a_node_that_cannot_work_says_why(
+    words: list[object], tmp_path: Path, write: Write
+) -> None:
     write("dsl.py", "1 / 0\n")
     code, _, err = said(*words, "--out", tmp_path / "x", "--backend", "ray", "--nodes", 1)
     assert (code, "ZeroDivisionError" in err, "Traceback" in err) == (1, True, False), err

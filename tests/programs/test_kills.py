@@ -1,7 +1,5 @@
 """kill -9 of whatever takes part, at random moments: no verdict is lost or doubled."""
 
-# ruff: noqa: E501  (programs as data)
-
 from __future__ import annotations
 
 import json
@@ -80,7 +78,9 @@ def command(pid: int) -> bytes:
     return b""
 
 
-def kills(run: Run, count: int, kinds: list[str], pause_s: tuple[float, float], seed: int) -> list[str]:
+def kills(
+    run: Run, count: int, kinds: list[str], pause_s: tuple[float, float], seed: int
+) -> list[str]:
     """Kill so many, of all kinds in turn, as long as the run lasts; what was killed."""
     rng, done = random.Random(seed), []
     while len(done) < count:

@@ -185,7 +185,11 @@ print(found.level.value, [told[i] for i in sorted(told)])
     setpriv = shutil.which("setpriv")
     assert setpriv is not None
     done = subprocess.run(
-        [*nobody(setpriv), python, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [*nobody(setpriv), python, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split(" ", 1)[0] == best_level().value

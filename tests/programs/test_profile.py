@@ -89,7 +89,9 @@ def test_siblings_are_not_subtracted() -> None:
     assert math.isclose(rows[("wall",)].seconds, 17.043)
     assert math.isclose(rows[("wall", "check_batt")].self_s or 0, 15.689)
     assert math.isclose(rows[("wall", "unaccounted")].seconds, 0.203)
-    wrong = 15.689 - sum(seconds for name, seconds in PUBLISHED.items() if name not in ("", "check_batt"))
+    wrong = 15.689 - sum(
+        seconds for name, seconds in PUBLISHED.items() if name not in ("", "check_batt")
+    )
     assert not math.isclose(rows[("wall", "check_batt")].self_s or 0, wrong, rel_tol=0.01)
 
 
@@ -125,7 +127,7 @@ def test_a_latency_sum_is_no_work_and_no_speedup() -> None:
     assert math.isclose(sum(row.self_s or 0.0 for row in tree), rows[0].seconds)
     shown = table(rows, 1)
     assert "26" not in shown
-    assert [line for line in shown.splitlines() if "queue" in line][0].endswith(LATENCY)
+    assert next(line for line in shown.splitlines() if "queue" in line).endswith(LATENCY)
 
 
 def test_real_workers_are_never_busier_than_they_are_many(write: Write, tmp_path: Path) -> None:
@@ -140,7 +142,9 @@ def test_real_workers_are_never_busier_than_they_are_many(write: Write, tmp_path
     assert 0.0 < concurrency(rows) <= 2.0
     times = {row.path: row.seconds for row in rows}
     assert times[("programs", "queue")] > times[("programs", "run")]  # more waits than works
-    assert times[("programs", "run")] + times[("programs", "start: fork and lock up")] <= work.busy_s
+    assert (
+        times[("programs", "run")] + times[("programs", "start: fork and lock up")] <= work.busy_s
+    )
     assert ("wall", "settle", "store") in times
 
 
@@ -190,9 +194,17 @@ def test_a_run_that_went_on_does_not_replace_a_whole_one(tmp_path: Path) -> None
 def test_a_digest_knows_verdicts_and_neither_times_nor_order() -> None:
     one = Verdict("a", "t", Kind.WRONG, cpu_s=1.0, queue_s=2.0, attempts=1)
     two = Verdict("b", "t", Kind.EXCEPTION, error="KeyError", line=3)
-    same = replace(one, cpu_s=3.0, queue_s=9.0, reply_s=1.0, attempts=2, rss_bytes=7, detail="other words")
+    same = replace(
+        one, cpu_s=3.0, queue_s=9.0, reply_s=1.0, attempts=2, rss_bytes=7, detail="other words"
+    )
     assert verdicts_digest([one, two]) == verdicts_digest([two, same])
-    for change in ({"kind": Kind.PASSED}, {"error": "E"}, {"line": 1}, {"demo_passed": 1}, {"duplicate_of": "b"}):
+    for change in (
+        {"kind": Kind.PASSED},
+        {"error": "E"},
+        {"line": 1},
+        {"demo_passed": 1},
+        {"duplicate_of": "b"},
+    ):
         assert verdicts_digest([replace(one, **change), two]) != verdicts_digest([one, two])
     assert verdicts_digest([one]) != verdicts_digest([one, two])
 
@@ -206,7 +218,11 @@ def test_what_went_before_counts_as_wall_time() -> None:
     spans.before("start-up", 0.5)
     timed({"work": 1.0}, clock, spans)
     spans.stop()
-    assert [(r.path[-1], r.seconds) for r in spans.rows()] == [("wall", 1.5), ("start-up", 0.5), ("work", 1.0)]
+    assert [(r.path[-1], r.seconds) for r in spans.rows()] == [
+        ("wall", 1.5),
+        ("start-up", 0.5),
+        ("work", 1.0),
+    ]
     assert spans.unaccounted_s == 0.0
 
 
@@ -232,8 +248,14 @@ def test_a_picture_has_every_stretch() -> None:
     made = chrome_trace(spans.events or (), spans.began)
     names = {e["args"]["name"]: e["tid"] for e in made["traceEvents"] if e["ph"] == "M"}
     assert names == {"driver": 0, "engine 1": 1}
-    found = {e["name"]: (e["tid"], e["ts"], e["dur"]) for e in made["traceEvents"] if e["ph"] == "X"}
-    assert found == {"outer": (0, 0.0, 750000.0), "inner": (0, 250000.0, 500000.0), "job 3": (1, 100000.0, 300000.0)}
+    found = {
+        e["name"]: (e["tid"], e["ts"], e["dur"]) for e in made["traceEvents"] if e["ph"] == "X"
+    }
+    assert found == {
+        "outer": (0, 0.0, 750000.0),
+        "inner": (0, 250000.0, 500000.0),
+        "job 3": (1, 100000.0, 300000.0),
+    }
 
 
 # -- the command -------------------------------------------------------------------------------
@@ -253,7 +275,9 @@ def test_all_time_of_a_command_is_accounted_for(write: Write, tmp_path: Path) ->
     """Rows sum to the wall time, hardly any of which is nobody's; then a run against it."""
     tasks = write("tasks/flip.json", FLIP).parent
     for i in range(120):
-        many = write(f"many/flip_{i:03}.py", f"def solve(I):\n    for _ in range({i}): pass\n    return I").parent
+        many = write(
+            f"many/flip_{i:03}.py", f"def solve(I):\n    for _ in range({i}): pass\n    return I"
+        ).parent
     words = (many, "--tasks", tasks, "--isolation", best_level(), "--workers", 2)
     first, _ = said(*words, "--out", tmp_path / "a", "--trace", tmp_path / "t.json")
     rows = first["profile"]
@@ -263,11 +287,37 @@ def test_all_time_of_a_command_is_accounted_for(write: Write, tmp_path: Path) ->
     assert lost["seconds"] <= 0.01 * wall_s
     names = {r["path"][-1] for r in rows}
     assert names >= {
-        *("start-up", "imports", "read", "self-test", "cache", "parse", "form", "start engines", "send", "wait"),
-        *("receive", "judge", "store", "progress", "stop", "report", "busy", "idle", "queue", "reply"),
+        *(
+            "start-up",
+            "imports",
+            "read",
+            "self-test",
+            "cache",
+            "parse",
+            "form",
+            "start engines",
+            "send",
+            "wait",
+        ),
+        *(
+            "receive",
+            "judge",
+            "store",
+            "progress",
+            "stop",
+            "report",
+            "busy",
+            "idle",
+            "queue",
+            "reply",
+        ),
     }
     tracks = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
-    assert {e["args"]["name"] for e in tracks if e["ph"] == "M"} == {"driver", "engine 1", "engine 2"}
+    assert {e["args"]["name"] for e in tracks if e["ph"] == "M"} == {
+        "driver",
+        "engine 1",
+        "engine 2",
+    }
     assert sum(e["name"].startswith("job ") for e in tracks) == 120
 
     again, err = said(*words, "--out", tmp_path / "a", "--baseline", tmp_path / "a")

@@ -98,7 +98,9 @@ def test_a_long_part_is_alone_with_its_engine() -> None:
     """Nothing small waits behind what is known to take long."""
     seen = []
     with Pool(2, SETUP) as pool:
-        for _ in pool.run([job(0, BUSY, *[0.15] * 5, apart=True), *(job(i, BUSY, 0) for i in range(1, 40))]):
+        for _ in pool.run(
+            [job(0, BUSY, *[0.15] * 5, apart=True), *(job(i, BUSY, 0) for i in range(1, 40))]
+        ):
             seen += [[t.heavy for t in engine.tickets] for engine in pool.engines]
     assert any(True in each for each in seen)
     assert all(len(each) == 1 for each in seen if True in each)

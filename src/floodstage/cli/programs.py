@@ -163,3 +163,22 @@ def export(
     from floodstage.cli.programs_run import run_export
 
     run_export(run, to, keep, as_json=json)
+
+
+@app.command()
+def bench(
+    problems: Annotated[Path, typer.Option(help="HumanEval's problems, .jsonl or .jsonl.gz.")],
+    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on from it.")],
+    repeats: Annotated[int, typer.Option(min=1, help="Turns A B B A.")] = 3,
+    copies: Annotated[int, typer.Option(min=1, help="Of each problem's own answer.")] = 3,
+    trivial: Annotated[int, typer.Option(min=1, help="Programs that do nothing.")] = 1000,
+    workers: Annotated[int, typer.Option(min=0, help="Engines; 0: one for each core.")] = 0,
+    json: Json = False,
+) -> None:
+    """Programs per second, beside a process for each sample, and how exact a CPU limit is.
+
+    Everything is measured on this machine in turns; use a quiet one.
+    """
+    from floodstage.cli.programs_run import run_bench
+
+    run_bench(problems, out, repeats, copies, trivial, workers, as_json=json)

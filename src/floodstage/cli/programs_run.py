@@ -41,6 +41,7 @@ from floodstage.programs.store.store import Store
 from floodstage.programs.validate import (
     Selection,
     ValidateConfig,
+    cores,
     level_of,
     library_names_of,
     validate,
@@ -152,6 +153,35 @@ def run_export(run: Path, to: Path, keep: int, *, as_json: bool) -> None:
     with _opened(run) as store:
         count = export(store, to, keep)
     print(json.dumps({"programs": count, "folder": str(to)}) if as_json else f"{count} in {to}")
+
+
+def run_bench(
+    problems: Path,
+    out: Path,
+    repeats: int,
+    copies: int,
+    trivial: int,
+    workers: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Measure and print the tables."""
+    from floodstage.bench.programs import ProgramsBenchConfig, programs_bench
+    from floodstage.bench.tables import markdown
+
+    config = ProgramsBenchConfig(
+        problems=str(problems),
+        repeats=repeats,
+        copies=copies,
+        trivial=trivial,
+        workers=workers or cores(),
+    )
+    shown = programs_bench(config, out)
+    if as_json:
+        print(json.dumps({"out": str(out), "tables": [asdict(table) for table in shown]}))
+        return
+    for each in shown:
+        print(f"{each.title}\n\n{markdown(each)}")
 
 
 def _opened(run: Path) -> Store:
