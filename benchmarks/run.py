@@ -3,6 +3,7 @@
     make bench                     measure what is missing under runs/bench, then write the tables
     make bench FRESH=1             forget earlier runs first
     make bench ONLY=math-greedy    only these (comma-separated)
+    make bench ONLY=programs HUMANEVAL=HumanEval.jsonl.gz   needs a file that is not shipped
 
 Summaries, plots and `env.json` of every run are kept under benchmarks/results; the records, which
 are large, stay under runs/bench.
@@ -23,6 +24,7 @@ from floodstage.bench.canvas import CanvasBenchConfig, canvas_bench
 from floodstage.bench.compare import BenchConfig, bench, bench_batches
 from floodstage.bench.flood import LadderConfig, ladder
 from floodstage.bench.flood_study import StudyConfig, run_study
+from floodstage.bench.programs import ProgramsBenchConfig, programs_bench
 from floodstage.bench.replay import markdown
 from floodstage.bench.report import write_report
 from floodstage.bench.trace import read_trace
@@ -32,6 +34,7 @@ RUNS, RESULTS = ROOT / "runs/bench", ROOT / "benchmarks/results"
 EXPERIMENTS = ROOT / "docs/experiments"
 README, LENGTHS = ROOT / "README.md", EXPERIMENTS / "block-length.md"
 FLOOD, CANVAS = EXPERIMENTS / "flash-flood.md", EXPERIMENTS / "canvas.md"
+PROGRAMS = EXPERIMENTS / "programs.md"
 KEPT = ("summary.md", "summary.json", "summary.csv", "env.json", "trace.json", "costs.json")
 THREADS = 2
 
@@ -212,6 +215,31 @@ class CanvasRuns:
             show(out / plot, self.name)
 
 
+@dataclass(frozen=True)
+class Programs:
+    """Programs checked per second, beside a process for each sample. HumanEval is not shipped:
+    the environment names its file."""
+
+    name: str
+    config: ProgramsBenchConfig
+    page: Path = PROGRAMS
+
+    @property
+    def command(self) -> str:
+        c = self.config
+        return (
+            f"floodstage programs bench --problems HumanEval.jsonl.gz --repeats {c.repeats} "
+            f"--copies {c.copies} --trivial {c.trivial} --workers {c.workers} "
+            f"--out runs/bench/{self.name}"
+        )
+
+    def measure(self, out: Path) -> None:
+        if not self.config.problems:
+            print("   left out: HUMANEVAL names no file of problems", file=sys.stderr)
+            return
+        programs_bench(self.config, out)
+
+
 def show(plot: Path, name: str) -> None:
     """Put a plot where the pages find it."""
     folder = EXPERIMENTS / name
@@ -285,6 +313,7 @@ MEASUREMENTS: list[Measurement] = [
         ),
         page=CANVAS,
     ),
+    Programs("programs", ProgramsBenchConfig(problems=os.environ.get("HUMANEVAL", ""))),
 ]
 
 
