@@ -78,15 +78,16 @@ def test_a_kill_for_memory_is_memory_and_any_other_a_crash(small_group: Path) ->
         assert [(t["kind"], t["signal"]) for t in reply.trials] == [("crash", signal.SIGKILL)]
 
 
-def sleepers(pool: Pool) -> set[int]:
-    """The processes that an engine's programs have, theirs included."""
+def running(pool: Pool, count: int) -> set[int]:
+    """So many processes below an engine: its two zygotes, a program, children of the program."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
         for _ in pool.step(0.05):
             pass
-        if pool.engines[0].ready and len(family := descendants(pool.engines[0].process.pid)) >= 5:
-            return family  # zygotes, a program, its children
-    raise AssertionError("the program has no children")
+        family = descendants(pool.engines[0].process.pid)
+        if pool.engines[0].ready and len(family) >= count:
+            return family
+    raise AssertionError(f"fewer than {count} processes")
 
 
 def gone(pids: set[int], within_s: float = 5.0) -> set[int]:
@@ -96,11 +97,20 @@ def gone(pids: set[int], within_s: float = 5.0) -> set[int]:
     return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
 
 
+def test_a_program_does_not_outlive_a_killed_engine() -> None:
+    """Where nobody looks for it afterwards: the kernel ends it with its zygote."""
+    with Pool(1, Setup(best_level().value)) as pool:
+        pool.submit(job("def f(x):\n  while True: pass", 1))
+        family = running(pool, 3)
+        os.kill(pool.engines[0].process.pid, signal.SIGKILL)
+        assert gone(family) == set()
+
+
 @as_root
 def test_children_of_programs_do_not_outlive_a_killed_engine() -> None:
     with Pool(1, Setup(Level.LIMITS.value)) as pool:
         pool.submit(job(FORKS, 1))
-        family = sleepers(pool)
+        family = running(pool, 5)
         os.kill(pool.engines[0].process.pid, signal.SIGKILL)
         until = time.monotonic() + 5
         while pool.work.replaced == 0 and time.monotonic() < until:

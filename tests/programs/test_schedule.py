@@ -53,6 +53,7 @@ SAMPLES = {
     "a costly one first": [-2, 0.15, 0.15],
     "two costly ones": [0.15, -2, 0, -2, 0],
     "many": [0.03] * 12,
+    "parts that are divided again": [0.03, 0.03, 0.03, 0.03, 0.2, 0.21, 0.22, 0.23],
     "errors": [0.15, -1, 0.15, -1],
 }
 

@@ -242,6 +242,8 @@ class Pool:
             self.mean_s += RECENT * (min(reply.busy_s, AHEAD_S) - self.mean_s)
             self.spans.picture(engine.name, f"job {reply.id}", reply.began_s, reply.ended_s)
         if ticket is None:  # it was taken back, too late
+            if reply.fault:
+                yield from self._drop(engine, blame=False)
             return
         engine.tickets.remove(ticket)
         ticket.attempts += 1
