@@ -3,6 +3,7 @@
     make bench                     measure what is missing under runs/bench, then write the tables
     make bench FRESH=1             forget earlier runs first
     make bench ONLY=math-greedy    only these (comma-separated)
+    make bench FLOODSTAGE_DATA=dir  ARC and HumanEval, which are not shipped, lie there
 
 Summaries, plots and `env.json` of every run are kept under benchmarks/results; the records, which
 are large, stay under runs/bench.
@@ -27,6 +28,7 @@ from floodstage.bench.flood_study import StudyConfig, run_study
 from floodstage.bench.jacobi import JacobiConfig, run_jacobi
 from floodstage.bench.program_mutants import MutantsConfig, arc_mutants
 from floodstage.bench.program_samples import SampleConfig, sample_programs
+from floodstage.bench.programs import ProgramsBenchConfig, programs_bench
 from floodstage.bench.replay import markdown
 from floodstage.bench.report import write_report
 from floodstage.bench.trace import read_trace
@@ -40,6 +42,7 @@ FLOOD, CANVAS = EXPERIMENTS / "flash-flood.md", EXPERIMENTS / "canvas.md"
 PROGRAMS = EXPERIMENTS / "programs.md"
 DATA = Path(os.environ.get("FLOODSTAGE_DATA", "data"))
 """Where ARC and HumanEval lie; what needs them is left out where they do not."""
+HUMANEVAL = DATA / "humaneval/HumanEval.jsonl.gz"
 KEPT = ("summary.md", "summary.json", "summary.csv", "env.json", "trace.json", "costs.json")
 THREADS = 2
 
@@ -313,6 +316,28 @@ class Samples:
             sample_programs(self.config, read_tasks(self.problems), out)
 
 
+@dataclass(frozen=True)
+class Programs:
+    """Programs checked per second, beside a process for each sample."""
+
+    name: str
+    config: ProgramsBenchConfig
+    page: Path = PROGRAMS
+
+    @property
+    def command(self) -> str:
+        c = self.config
+        return (
+            f"floodstage programs bench --problems {Path(c.problems).name} --repeats {c.repeats} "
+            f"--copies {c.copies} --trivial {c.trivial} --workers {c.workers} "
+            f"--out runs/bench/{self.name}"
+        )
+
+    def measure(self, out: Path) -> None:
+        if Path(self.config.problems).is_file():
+            programs_bench(self.config, out)
+
+
 def show(plot: Path, name: str) -> None:
     """Put a plot where the pages find it."""
     folder = EXPERIMENTS / name
@@ -410,8 +435,9 @@ MEASUREMENTS: list[Measurement] = [
     Samples(
         "programs-samples",
         SampleConfig(n=10, threads=THREADS),
-        DATA / "humaneval/HumanEval.jsonl.gz",
+        HUMANEVAL,
     ),
+    Programs("programs", ProgramsBenchConfig(problems=str(HUMANEVAL))),
 ]
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import json
 import random
+import textwrap
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from floodstage.core.spans import Spans
 from floodstage.programs.records import Candidate, Kind
+from floodstage.programs.stages.graph import _call_text
 from floodstage.programs.stages.normal import Form, Unreadable, normal_form, parse
 from floodstage.programs.stages.prepare import prepare
-from floodstage.programs.stages.purity import library_names
+from floodstage.programs.stages.purity import library_names, nodes
 
 LIBRARY = """
 def add(a, b): CALLS.append("add"); return a + b
@@ -206,3 +211,26 @@ def test_what_need_not_run_is_decided_before() -> None:
     assert {row.path[-1] for row in spans.rows()} >= {"filter", "parse", "form"}
     alone = prepare(given, {}, Spans(), find_duplicates=False)
     assert [p.verdict for p in alone if p.candidate.id in "abc"] == [None] * 3
+
+
+# -- short cuts -------------------------------------------------------------------------------
+
+
+def library_trees() -> list[ast.Module]:
+    return [ast.parse(Path(m.__file__ or "").read_text()) for m in (ast, textwrap, json.decoder)]
+
+
+def test_calls_are_written_as_python_writes_them() -> None:
+    calls = [x for tree in library_trees() for x in ast.walk(tree) if isinstance(x, ast.Call)]
+    for text in ("f()", "f(True, 2, a)", "f(-1)", "f(*a)", "f(1.0)", "f('a')", "f(None)", "g.f(a)"):
+        calls += [x for x in ast.walk(ast.parse(text)) if isinstance(x, ast.Call)]
+    written = [(text, ast.unparse(call)) for call in calls if (text := _call_text(call))]
+    assert len(written) > 100
+    assert all(one == two for one, two in written)
+    assert not _call_text(ast.parse("f(a=1)", mode="eval").body)
+
+
+def test_all_nodes_are_seen() -> None:
+    for tree in library_trees():
+        walked = (x for x in ast.walk(tree) if not isinstance(x, ast.expr_context))
+        assert Counter(map(id, nodes(tree))) == Counter(map(id, walked))

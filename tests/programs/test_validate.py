@@ -25,7 +25,7 @@ from floodstage.core.spans import Spans
 from floodstage.programs.inputs.candidates import read_candidates
 from floodstage.programs.inputs.tasks import read_tasks
 from floodstage.programs.records import Candidate, Kind, Task, Trial, Verdict, source_digest
-from floodstage.programs.sandbox import pool
+from floodstage.programs.sandbox import engines
 from floodstage.programs.sandbox.limits import Limits
 from floodstage.programs.sandbox.lockdown import best_level
 from floodstage.programs.sandbox.wire import frame
@@ -111,7 +111,7 @@ def test_expected_answers_are_in_no_job(
 ) -> None:
     """All that leaves the driver, byte for byte."""
     sent: list[bytes] = []
-    monkeypatch.setattr(pool, "frame", lambda payload: sent.append(payload) or frame(payload))
+    monkeypatch.setattr(engines, "frame", lambda payload: sent.append(payload) or frame(payload))
     run(flippers()[:1], flip, tmp_path)
     assert any(b"[[5,6],[7,8]]" in payload for payload in sent)
     assert not any(b"[[7,8],[5,6]]" in x or b"[[3,4],[1,2]]" in x for x in sent)

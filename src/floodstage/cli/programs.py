@@ -42,7 +42,16 @@ def validate(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Run folder; the same command goes on from it.")],
-    workers: Annotated[int, typer.Option(min=0, help="Engines; 0: one for each core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Engines, on each node; 0: one for each core of this one.")
+    ] = 0,
+    backend: Annotated[
+        str, typer.Option(help="local, or ray: engines on every node of a Ray cluster.")
+    ] = "local",
+    nodes: Annotated[
+        int,
+        typer.Option(min=0, help="With ray: actors that run engines; 0: one for each node."),
+    ] = 0,
     cpu: Annotated[
         float, typer.Option(help="Seconds of CPU time for each sample, or for all checks.")
     ] = 3.0,
@@ -80,6 +89,14 @@ def validate(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Run again what the run folder holds.")
     ] = False,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Run folder of an earlier run, to say how much faster this one was."),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Write a picture of the time for chrome://tracing or Perfetto."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and filter only; run and write nothing.")
     ] = False,
@@ -89,11 +106,16 @@ def validate(
     """A verdict for every program, in a store that survives a kill; then where the time went.
 
     Expected answers never enter a program's process. The run folder gets verdicts.sqlite,
-    FILE_results.jsonl and, for ARC tasks, submission.json.
+    profile.json, FILE_results.jsonl and, for ARC tasks, submission.json.
     """
-    from floodstage.cli.programs_run import run_validate
-    from floodstage.programs.sandbox.limits import Limits
-    from floodstage.programs.validate import Selection, ValidateConfig, cores
+    from floodstage.core.spans import Spans, process_age_s
+
+    spans, age_s = Spans(keep_events=trace is not None), process_age_s()
+    spans.before("start-up", age_s)
+    with spans("imports"):
+        from floodstage.cli.programs_run import Shown, run_validate
+        from floodstage.programs.sandbox.limits import Limits
+        from floodstage.programs.validate import Selection, ValidateConfig, cores
 
     config = ValidateConfig(
         workers=workers or cores(),
@@ -105,9 +127,12 @@ def validate(
         find_duplicates=not rerun_equal,
         check_forms=check_forms,
         cached=not no_cache,
+        backend=backend,
+        nodes=nodes,
     )
     chosen = Selection(tasks=tuple(task or ()), start=start, count=count, seed=seed)
-    run_validate(file, tasks, out, config, chosen, part=part, dry_run=dry_run, as_json=json)
+    shown = Shown(dry_run=dry_run, as_json=json, baseline=baseline, trace=trace)
+    run_validate(file, tasks, out, config, chosen, shown, spans, part=part)
 
 
 @app.command()
@@ -145,6 +170,25 @@ def export(
     from floodstage.cli.programs_run import run_export
 
     run_export(run, to, keep, as_json=json)
+
+
+@app.command()
+def bench(
+    problems: Annotated[Path, typer.Option(help="HumanEval's problems, .jsonl or .jsonl.gz.")],
+    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on from it.")],
+    repeats: Annotated[int, typer.Option(min=1, help="Turns A B B A.")] = 3,
+    copies: Annotated[int, typer.Option(min=1, help="Of each problem's own answer.")] = 3,
+    trivial: Annotated[int, typer.Option(min=1, help="Programs that do nothing.")] = 1000,
+    workers: Annotated[int, typer.Option(min=0, help="Engines; 0: one for each core.")] = 0,
+    json: Json = False,
+) -> None:
+    """Programs per second, beside a process for each sample, and how exact a CPU limit is.
+
+    Everything is measured on this machine in turns; use a quiet one.
+    """
+    from floodstage.cli.programs_run import run_bench
+
+    run_bench(problems, out, repeats, copies, trivial, workers, as_json=json)
 
 
 app.add_typer(propose_app)

@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from floodstage.cli.programs_run import run_validate
+from floodstage.cli.programs_run import Shown, run_validate
+from floodstage.core.spans import Spans
 from floodstage.programs.gallery.files import LIBRARY, write_gallery
 from floodstage.programs.gallery.tasks import GENERATORS
 from floodstage.programs.inputs.candidates import read_candidates, tasks_named_in
@@ -26,20 +27,23 @@ def run_demo(out: Path | None, *, mutants: int, workers: int, seed: int, as_json
     """Write the gallery, make mutants, validate all of it and show what came of it."""
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
-            _demo(Path(folder), mutants, workers, seed, as_json=as_json)
+            _demo(Path(folder), mutants, workers, seed, Shown(stays=False, as_json=as_json))
     else:
-        _demo(out, mutants, workers, seed, as_json=as_json)
+        _demo(out, mutants, workers, seed, Shown(as_json=as_json))
 
 
-def _demo(folder: Path, mutants: int, workers: int, seed: int, *, as_json: bool) -> None:
+def _demo(folder: Path, mutants: int, workers: int, seed: int, shown: Shown) -> None:
+    spans, as_json = Spans(), shown.as_json
     console = Console(highlight=False, stderr=as_json)
-    write_gallery(folder, seed)
     library, samples, run = folder / LIBRARY, folder / "candidates.jsonl", folder / "run"
-    solvers = list(read_candidates(folder / "solvers/own.py", read_tasks(folder / "tasks")))
-    mutation = Mutation(solvers, seed, {library.stem: text_of(library)}, keep_equal=True)
-    rows = [{"task_id": x.task_id, "solution": x.source} for x in solvers]
-    rows += [mutant.row() for mutant in mutation.take(mutants)]
-    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with spans("gallery"):
+        write_gallery(folder, seed)
+        solvers = list(read_candidates(folder / "solvers/own.py", read_tasks(folder / "tasks")))
+    with spans("mutate"):
+        mutation = Mutation(solvers, seed, {library.stem: text_of(library)}, keep_equal=True)
+        rows = [{"task_id": x.task_id, "solution": x.source} for x in solvers]
+        rows += [mutant.row() for mutant in mutation.take(mutants)]
+        samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
     console.print(
         f"{len(GENERATORS)} tasks of our own, a solver for each, and {len(rows) - len(solvers)} "
         "seeded mutants of the solvers.\n"
@@ -47,9 +51,7 @@ def _demo(folder: Path, mutants: int, workers: int, seed: int, *, as_json: bool)
     config = ValidateConfig(
         workers=workers or cores(), isolation=Level.LIMITS.value, preload=(library,), tuples=True
     )
-    run_validate(
-        samples, folder / "tasks", run, config, Selection(), dry_run=False, as_json=as_json
-    )
+    run_validate(samples, folder / "tasks", run, config, Selection(), shown, spans)
     if mutants:
         with Store(run) as store:
             _show(store, len(solvers), console)

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
+from floodstage.core.chrome import chrome_trace
 from floodstage.core.errors import RunError
-from floodstage.core.spans import SpanRow, Spans
+from floodstage.core.spans import Spans
 from floodstage.programs.inputs.candidates import read_candidates
 from floodstage.programs.inputs.tasks import only_part, read_tasks
+from floodstage.programs.profile import (
+    Measured,
+    Row,
+    measured,
+    read_measured,
+    rows_of,
+    speedup,
+    table,
+    write_profile,
+)
 from floodstage.programs.records import Candidate, DataTask, Kind, Task, Verdict
 from floodstage.programs.sandbox.lockdown import Level
 from floodstage.programs.sandbox.selftest import Isolation, selftest
+from floodstage.programs.sandbox.tickets import Work
 from floodstage.programs.scores import SCORERS
 from floodstage.programs.stages.normal import SHARED
 from floodstage.programs.stages.prepare import prepare
@@ -28,11 +42,24 @@ from floodstage.programs.store.store import Store
 from floodstage.programs.validate import (
     Selection,
     ValidateConfig,
+    cores,
     level_of,
     library_names_of,
     validate,
     write_outputs,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a run shows of itself, and to whom. `stays` False: its folder goes, and with it the
+    files that would be named."""
+
+    stays: bool = True
+    dry_run: bool = False
+    as_json: bool = False
+    baseline: Path | None = None
+    trace: Path | None = None
 
 
 def run_validate(
@@ -41,36 +68,49 @@ def run_validate(
     out: Path,
     config: ValidateConfig,
     chosen: Selection,
+    shown: Shown,
+    spans: Spans,
     *,
     part: str = "all",
-    dry_run: bool,
-    as_json: bool,
 ) -> None:
-    """Read, validate, write and print."""
-    spans = Spans()
+    """Read, validate, write and print; `part` is the samples that count."""
     with spans("read"):
         tasks = only_part(read_tasks(tasks_at), part)
         every = list(read_candidates(file, tasks, libraries=config.preload))
         candidates = chosen.of(every)
-    if dry_run:
-        _print_dry(candidates, tasks, config, spans, as_json=as_json)
+        gc.freeze()  # all of this stays: the collector need not look at it again and again
+    if shown.dry_run:
+        _print_dry(candidates, tasks, config, spans, as_json=shown.as_json)
         return
     found: list[Verdict] = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    work, fresh = Work(), not (out / "verdicts.sqlite").exists()
+    with spans("progress"):
+        progress = Progress(console=Console(stderr=True), transient=True)
         bar = progress.add_task("validating", total=len(candidates))
+        progress.start()
 
-        def report(verdict: Verdict) -> None:
-            found.append(verdict)
-            progress.update(bar, completed=len(found))
+    def report(verdict: Verdict) -> None:
+        found.append(verdict)
+        progress.update(bar, completed=len(found))
 
-        isolation = validate(candidates, tasks, out, config, spans, report)
+    try:
+        isolation = validate(candidates, tasks, out, config, spans, report, work)
+    finally:
+        with spans("progress"):
+            progress.stop()
     with spans("report"):
         name = Path(file.name.removesuffix(".gz")).stem
         written = write_outputs(out, name, tasks, candidates)
+        order = {candidate.id: i for i, candidate in enumerate(candidates)}
+        found.sort(key=lambda verdict: order[verdict.candidate_id])
     spans.stop()
-    order = {candidate.id: i for i, candidate in enumerate(candidates)}
-    found.sort(key=lambda verdict: order[verdict.candidate_id])
-    _print_run(found, tasks, isolation, config, written, spans, as_json=as_json)
+    rows = rows_of(spans, work, found, process_time())
+    run = measured(rows, found, workers=work.workers, fresh=fresh)
+    write_profile(out, run, rows)
+    if shown.trace is not None:
+        shown.trace.write_text(json.dumps(chrome_trace(spans.events or (), spans.began)))
+        written.append(shown.trace)
+    _print_run(found, tasks, isolation, run, written if shown.stays else [], rows, work, shown)
 
 
 def run_selftest(isolation: str, *, as_json: bool) -> None:
@@ -124,6 +164,35 @@ def run_export(run: Path, to: Path, keep: int, *, as_json: bool) -> None:
     print(json.dumps({"programs": count, "folder": str(to)}) if as_json else f"{count} in {to}")
 
 
+def run_bench(
+    problems: Path,
+    out: Path,
+    repeats: int,
+    copies: int,
+    trivial: int,
+    workers: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Measure and print the tables."""
+    from floodstage.bench.programs import ProgramsBenchConfig, programs_bench
+    from floodstage.bench.tables import markdown
+
+    config = ProgramsBenchConfig(
+        problems=str(problems),
+        repeats=repeats,
+        copies=copies,
+        trivial=trivial,
+        workers=workers or cores(),
+    )
+    shown = programs_bench(config, out)
+    if as_json:
+        print(json.dumps({"out": str(out), "tables": [asdict(table) for table in shown]}))
+        return
+    for each in shown:
+        print(f"{each.title}\n\n{markdown(each)}")
+
+
 def opened(run: Path) -> Store:
     """The store of a run folder. Raises RunError."""
     if not (run / "verdicts.sqlite").is_file():
@@ -154,29 +223,31 @@ def _print_run(
     verdicts: Sequence[Verdict],
     tasks: Mapping[str, Task],
     isolation: Isolation,
-    config: ValidateConfig,
+    run: Measured,
     written: Sequence[Path],
-    spans: Spans,
-    *,
-    as_json: bool,
+    rows: Sequence[Row],
+    work: Work,
+    shown: Shown,
 ) -> None:
     counts = Counter(str(v.kind) for v in verdicts)
     rates = pass_rates(verdicts)
+    times, compared = _compared(run, shown.baseline)
     about: dict[str, Any] = {
         "programs": len(verdicts),
         "tasks": len({v.task_id for v in verdicts}),
         "solved": len({v.task_id for v in verdicts if v.passed}),
         "isolation": isolation.level.value,
         "trust": "data" if any(isinstance(t, DataTask) for t in tasks.values()) else "split",
-        "workers": config.workers,
+        "workers": run.workers,
         "verdicts": dict(counts.most_common()),
+        "digest": run.digest,
         "pass": rates,
         "retried": sum(v.attempts > 1 for v in verdicts),
+        "speedup": times,
+        "engines": asdict(work),
         "files": [str(path) for path in written],
     }
-    rows = spans.rows()
-    sums = sums_of(verdicts)
-    console = Console(highlight=False, stderr=as_json)
+    console = Console(highlight=False, stderr=shown.as_json)
     console.print(
         f"{about['programs']} programs, {about['tasks']} tasks, {about['solved']} solved; "
         f"isolation {about['isolation']}, answers kept apart ({about['trust']})."
@@ -185,39 +256,26 @@ def _print_run(
         console.print(f"{count:8}  {kind}")
     for name, rate in rates.items():
         console.print(f"{100 * rate:7.1f}%  {name}")
-    console.print("\n" + profile(rows), markup=False)
-    console.print("\nAll programs together, over all workers and earlier runs of this folder:")
-    for name, (kind, seconds) in sums.items():
-        console.print(f"  {name:30} {seconds:10.3f}  {kind}")
+    console.print(f"\nDigest of the verdicts: {run.digest}")
+    console.print("\n" + table(rows, run.workers), markup=False, soft_wrap=True)
+    if compared:
+        console.print(compared, markup=False, soft_wrap=True)
     for path in written:
         console.print(f"Written: {path}", markup=False, soft_wrap=True)
-    if as_json:
-        profile_rows: list[dict[str, Any]] = [{"kind": "wall", **asdict(row)} for row in rows]
-        profile_rows += [
-            {"kind": kind, "path": ["programs", name], "seconds": seconds}
-            for name, (kind, seconds) in sums.items()
-        ]
-        print(json.dumps({**about, "profile": profile_rows}))
+    if shown.as_json:
+        print(json.dumps({**about, "profile": [asdict(row) for row in rows]}))
 
 
-def sums_of(verdicts: Sequence[Verdict]) -> dict[str, tuple[str, float]]:
-    """What the programs took, each sum with what it is a sum of. Not part of the driver's wall
-    time: workers run side by side, and who waits in a queue takes nothing."""
-    return {
-        "computing": ("CPU", sum(v.cpu_s for v in verdicts)),
-        "start: fork and lock up": ("wall, sum over workers", sum(v.start_s for v in verdicts)),
-        "run": ("wall, sum over workers", sum(v.run_s for v in verdicts)),
-        "queue": ("latency sum", sum(v.queue_s for v in verdicts)),
-    }
-
-
-def profile(rows: Sequence[SpanRow]) -> str:
-    """The span tree as a table of wall seconds; the self times sum to the first row."""
-    lines = [f"{'the driver, wall time':32} {'seconds':>10} {'self':>10} {'calls':>8}"]
-    whole = rows[0]
-    for row in rows:
-        name = "  " * (len(row.path) - 1) + row.path[-1]
-        self_s = "" if row is whole else f"{row.self_s:10.3f}"
-        lines.append(f"{name:32} {row.seconds:10.3f} {self_s:>10} {row.calls:8}")
-    lines.append(f"  {'unaccounted':30} {whole.self_s:10.3f} {whole.self_s:10.3f}")
-    return "\n".join(lines)
+def _compared(run: Measured, baseline: Path | None) -> tuple[float | None, str]:
+    """How many times as fast as a baseline, and the words; or only why that cannot be said."""
+    if baseline is None:
+        return None, ""
+    try:
+        base = read_measured(baseline)
+        times = speedup(run, base)
+    except RunError as why:
+        return None, f"No speed-up: {str(why).removesuffix('.')}."
+    return times, (
+        f"{times:.2f} times as fast as {base.name}: {base.wall_s:.3f} s there, {run.wall_s:.3f} s "
+        "here, the same verdicts."
+    )

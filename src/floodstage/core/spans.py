@@ -6,10 +6,10 @@ more calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from dataclasses import dataclass, field
-from time import perf_counter
+from pathlib import Path
+from time import CLOCK_BOOTTIME, clock_gettime, perf_counter
 
 from floodstage.core.protocols import Clock
 
@@ -38,32 +38,52 @@ class SpanRow:
     calls: int
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One stretch of time, for a picture; `start_s` is on the clock of its `Spans`."""
+
+    track: str
+    name: str
+    start_s: float
+    seconds: float
+
+
 class Spans:
     """`with spans("render"):` times what is inside, under the span that is open.
 
     The first span is the whole, from `start` to the end of the last span; its self time is what no
-    span accounts for. On an accelerator the clock must wait for the device.
+    span accounts for. On an accelerator the clock must wait for the device. With `keep_events`
+    every stretch is kept as well as the sums.
     """
 
-    def __init__(self, clock: Clock = perf_counter) -> None:
+    def __init__(self, clock: Clock = perf_counter, *, keep_events: bool = False) -> None:
         self.clock = clock
         self.root = Span("wall", calls=1)
         self.open = [self.root]
+        self.events: list[Event] | None = [] if keep_events else None
         self.began = clock()
 
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        span = self.open[-1].children.setdefault(name, Span(name))
-        self.open.append(span)
-        start = self.clock()
-        try:
-            yield
-        finally:
-            now = self.clock()
-            span.seconds += now - start
-            span.calls += 1
-            self.open.pop()
-            self.root.seconds = now - self.began
+    def __call__(self, name: str) -> _Open:
+        start = self.clock()  # first, so that what a span costs is in its own row
+        above = self.open[-1].children
+        span = above.get(name)
+        if span is None:
+            span = above[name] = Span(name)
+        return _Open(self, span, start)
+
+    def before(self, name: str, seconds: float) -> None:
+        """Count what took place just before anything that has been counted so far."""
+        self.began -= seconds
+        self.root.seconds += seconds
+        span = self.root.children.setdefault(name, Span(name))
+        span.seconds += seconds
+        span.calls += 1
+        self.picture("driver", name, self.began, self.began + seconds)
+
+    def picture(self, track: str, name: str, start_s: float, end_s: float) -> None:
+        """Keep a stretch of somebody else's time for the picture; it is in no row."""
+        if self.events is not None:
+            self.events.append(Event(track, name, start_s, end_s - start_s))
 
     def leave_out(self, seconds: float) -> None:
         """Do not count what passed outside, in the hands of somebody else."""
@@ -89,3 +109,35 @@ class Spans:
 
         walk(self.root, ())
         return found
+
+
+class _Open:
+    """A span while it is open. A class of its own: a generator would cost as much as it times."""
+
+    __slots__ = ("span", "spans", "start")
+
+    def __init__(self, spans: Spans, span: Span, start: float) -> None:
+        self.spans, self.span, self.start = spans, span, start
+
+    def __enter__(self) -> None:
+        self.spans.open.append(self.span)
+
+    def __exit__(self, *error: object) -> None:
+        spans, span = self.spans, self.span
+        spans.open.pop()
+        span.calls += 1
+        now = spans.clock()
+        span.seconds += now - self.start
+        spans.root.seconds = now - spans.began
+        if spans.events is not None:
+            spans.picture("driver", span.name, self.start, now)
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started, to a kernel's tick (10 ms); 0 where not known."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, clock_gettime(CLOCK_BOOTTIME) - started_s)

@@ -53,6 +53,7 @@ def verdict_of(
     trials: Sequence[Trial],
     *,
     queue_s: float,
+    reply_s: float,
     attempts: int,
 ) -> Verdict:
     """What the trials come to: passed if every one did, else the first that did not. A trial
@@ -81,6 +82,7 @@ def verdict_of(
         run_s=sum(t.run_s for t in trials),
         rss_bytes=max(t.rss_bytes for t in trials),
         queue_s=queue_s,
+        reply_s=reply_s,
         attempts=attempts,
         **near,
     )

@@ -8,6 +8,7 @@ trials come to. Nothing here knows how a program is run.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -116,8 +117,10 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a candidate came to. Times are sums over its trials, memory is the largest; `cells`,
-    `shape` and `palette` are means over the demo samples, so that they may rank."""
+    """What a candidate came to. Times are sums over its trials, memory is the largest. `queue_s`
+    is from being handed out to its start in an engine, `reply_s` from its end there until the
+    driver has the reply. `cells`, `shape` and `palette` are means over the demo samples, so that
+    they may rank."""
 
     candidate_id: str
     task_id: str
@@ -135,6 +138,7 @@ class Verdict:
     queue_s: float = 0.0
     start_s: float = 0.0
     run_s: float = 0.0
+    reply_s: float = 0.0
     rss_bytes: int = 0
     attempts: int = 1  # more than 1: our own failures were retried
     cells: float = 0.0
@@ -145,3 +149,18 @@ class Verdict:
     @property
     def passed(self) -> bool:
         return self.kind is Kind.PASSED
+
+
+def verdicts_digest(verdicts: Iterable[Verdict]) -> str:
+    """Equal for runs whose verdicts are the same: what each program came to, why and on how many
+    samples; neither times nor order nor words."""
+    told = sorted(
+        repr(
+            (
+                *(v.candidate_id, v.task_id, str(v.kind), v.error, v.line, v.signal),
+                *(v.duplicate_of, v.demo_passed, v.demo_total, v.test_passed, v.test_total),
+            )
+        )
+        for v in verdicts
+    )
+    return source_digest("\n".join(told))[:16]

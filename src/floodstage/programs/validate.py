@@ -33,6 +33,7 @@ from floodstage.programs.sandbox.limits import Limits
 from floodstage.programs.sandbox.lockdown import Level
 from floodstage.programs.sandbox.pool import Pool
 from floodstage.programs.sandbox.selftest import Isolation, selftest
+from floodstage.programs.sandbox.tickets import Backend, Ticket, Work
 from floodstage.programs.sandbox.values import encode
 from floodstage.programs.sandbox.wire import Job, Reply, Setup
 from floodstage.programs.stages.prepare import Prepared, prepare
@@ -40,15 +41,20 @@ from floodstage.programs.stages.purity import library_names
 from floodstage.programs.store.outputs import result_rows, submission
 from floodstage.programs.store.store import Store
 
+BACKENDS = ("local", "ray")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidateConfig:
     """How candidates are validated. `isolation` is the least level accepted; `tuples` hands grids
     over as tuples of tuples instead of lists; `every_sample` goes on after a costly failure;
-    `cached` False runs again what the store holds;
-    `check_forms` runs the normal form of a program as well and says where it disagrees."""
+    `cached` False runs again what the store holds; `check_forms` runs the normal form of a program
+    as well and says where it disagrees. `backend` is local, or ray: then `workers` engines run on
+    each of `nodes` nodes, 0 for all there are."""
 
     workers: int = 2
+    backend: str = "local"
+    nodes: int = 0
     limits: Limits = field(default_factory=Limits)
     isolation: str = Level.STRICT.value
     preload: tuple[Path, ...] = ()
@@ -61,6 +67,8 @@ class ValidateConfig:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ConfigError(f"workers must be at least 1, got {self.workers!r}.")
+        if self.backend not in BACKENDS:
+            raise unknown("backend", self.backend, list(BACKENDS))
         level_of(self.isolation)
 
 
@@ -74,27 +82,33 @@ def validate(
     config: ValidateConfig,
     spans: Spans,
     report: Report = lambda verdict: None,
+    work: Work | None = None,
 ) -> Isolation:
     """A verdict for every candidate in the store of `out`; those that have one are not run again.
-    `report` hears of each, old and new. Returns the isolation that was reached.
-    Raises SandboxError, RunError, InputError."""
+    `report` hears of each, old and new; what the engines did is added to `work`. Returns the
+    isolation that was reached. Raises SandboxError, RunError, InputError."""
     with spans("self-test"):
         isolation = selftest(Level(config.isolation))
-    libraries = library_names_of(config.preload)
+    with spans("library"):
+        libraries = library_names_of(config.preload)
     setup = Setup(isolation.level.value, tuple(str(path.resolve()) for path in config.preload))
     with spans("open store"):
         opened = Store(out, identity_of(tasks, config, isolation))
     with opened as store:
         run = _Run(tasks, config, store, spans, report)
-        known = store.done() if config.cached else {}
+        with spans("cache"):
+            known = store.done() if config.cached else {}
         prepared = prepare(candidates, libraries, spans, find_duplicates=config.find_duplicates)
-        with Pool(config.workers, setup, spans) as pool:
-            for ticket, reply in pool.run(run.jobs(prepared, known)):
-                run.settle(ticket.job.id, reply, ticket.queue_s, ticket.attempts)
+        with _backend(config, setup, spans) as backend:
+            for ticket, reply in backend.run(run.jobs(prepared, known)):
+                with spans("settle"):
+                    run.settle(ticket, reply)
             with spans("stop"):
-                pool.close()
+                backend.close()
+        if work is not None:
+            work.add(backend.work)
         with spans("store"):
-            store.commit()
+            store.close()
     return isolation
 
 
@@ -147,6 +161,14 @@ def write_outputs(
     return list(written)
 
 
+def _backend(config: ValidateConfig, setup: Setup, spans: Spans) -> Backend:
+    if config.backend == "local":
+        return Pool(config.workers, setup, spans)
+    from floodstage.programs.sandbox.cluster import Cluster  # Ray takes a second to import
+
+    return Cluster(config.nodes, config.workers, setup, spans)
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -177,7 +199,8 @@ class _Run:
 
     def jobs(self, prepared: Iterable[Prepared], known: Mapping[str, str]) -> Iterator[Job]:
         """A job for each candidate that must run; verdicts that need none are stored at once."""
-        held = {v.candidate_id: v for v in self.store.verdicts()} if known else {}
+        with self.spans("cache"):
+            held = {v.candidate_id: v for v in self.store.verdicts()} if known else {}
         for number, item in enumerate(prepared):
             candidate = item.candidate
             if candidate.id in known and known[candidate.id] == candidate.digest:
@@ -198,15 +221,17 @@ class _Run:
             if isinstance(task, DataTask) and task.id not in self.inputs:
                 given = (_given(sample.inputs, self.config.tuples) for sample in task.samples)
                 self.inputs[task.id] = tuple(encode(x) for x in given)
-            return _job(number, candidate, task, self.config, self.inputs.get(task.id, ()))
+            job = _job(number, candidate, task, self.config, self.inputs.get(task.id, ()))
+            return replace(job, apart=item.forgets and len(job.inputs) > 1)
 
     def _has_form(self, item: Prepared, task: Task) -> bool:
         """Whether a program is run twice, as it is (even number) and as its form (odd)."""
         shared = item.form is not None and not item.form.reason
         return self.config.check_forms and shared and isinstance(task, DataTask)
 
-    def settle(self, number: int, reply: Reply, queue_s: float, attempts: int) -> None:
+    def settle(self, ticket: Ticket, reply: Reply) -> None:
         """Judge a reply and keep what it came to."""
+        number, attempts = ticket.job.id, ticket.attempts
         item = self.running.pop(number)
         candidate, task = item.candidate, self.tasks[item.candidate.task_id]
         if reply.fault:
@@ -217,7 +242,14 @@ class _Run:
         else:
             with self.spans("judge"):
                 trials = judged(task, reply.trials)
-                verdict = verdict_of(candidate, task, trials, queue_s=queue_s, attempts=attempts)
+                verdict = verdict_of(
+                    candidate,
+                    task,
+                    trials,
+                    queue_s=ticket.queue_s,
+                    reply_s=ticket.reply_s,
+                    attempts=attempts,
+                )
         if self._has_form(item, task):
             self._join(number, item, (verdict, trials))
         else:
@@ -235,8 +267,8 @@ class _Run:
     def _keep(
         self, item: Prepared, verdict: Verdict, trials: Sequence[Trial], note: str = ""
     ) -> None:
-        verdict = replace(verdict, form=note or item.form_note)
         with self.spans("store"):
+            verdict = replace(verdict, form=note or item.form_note)
             self.store.add(item.candidate, verdict, trials)
         with self.spans("progress"):
             self.report(verdict)

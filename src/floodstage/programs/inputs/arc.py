@@ -48,7 +48,7 @@ def grid_fault(value: Any) -> str:
         return "rows differ in length"
     if not 1 <= width <= LONGEST or len(value) > LONGEST:
         return f"its size is {len(value)}x{width}, at most {LONGEST}x{LONGEST} is allowed"
-    if any(type(cell) is not int or not 0 <= cell <= 9 for row in value for cell in row):
+    if any(set(map(type, row)) != {int} or min(row) < 0 or max(row) > 9 for row in value):
         return "a cell is not a colour from 0 to 9"
     return ""
 

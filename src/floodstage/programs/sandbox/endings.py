@@ -30,6 +30,8 @@ def ending(ward: Ward) -> Trial:
     status = ward.ended.status if ward.ended else 0
     if status == -signal.SIGXCPU:
         return trial(Kind.TIMEOUT, "the kernel's limit of CPU time")
+    if status == -signal.SIGKILL and ward.zygote.out_of_memory():
+        return trial(Kind.MEMORY, "killed by the kernel, which was out of memory", signal=-status)
     if status < 0:
         return trial(Kind.CRASH, f"killed by {signal.Signals(-status).name}", signal=-status)
     return trial(Kind.CRASH, f"exited with status {status} before it gave a result")

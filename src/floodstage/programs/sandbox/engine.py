@@ -10,17 +10,29 @@ import os
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import NoReturn
 
+from floodstage.programs.sandbox import kernel
 from floodstage.programs.sandbox.candidate import run_candidate
 from floodstage.programs.sandbox.checks import run_checks
+from floodstage.programs.sandbox.family import sweep
 from floodstage.programs.sandbox.jobs import run_data, run_split
 from floodstage.programs.sandbox.lockdown import Level
 from floodstage.programs.sandbox.ward import EngineFault, Zygote
 from floodstage.programs.sandbox.watch import DriverGone
-from floodstage.programs.sandbox.wire import Job, Reply, Setup, frame, pack, take_frame, unpack
+from floodstage.programs.sandbox.wire import (
+    FORGET,
+    Job,
+    Reply,
+    Setup,
+    frame,
+    pack,
+    shallow,
+    take_frame,
+    unpack,
+)
 from floodstage.programs.sandbox.zygote import Child, serve
 
 BLOCK = 1 << 16
@@ -35,43 +47,54 @@ def main() -> NoReturn:
         os.dup2(null, standard)
     os.close(null)
     frames = _Frames(driver)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     try:
         setup = unpack(frames.next(), Setup)
-        zygote = _zygote(driver, setup.level, setup.preload, run_candidate)
-        checker = _zygote(driver, setup.level, (), run_checks, zygote.control)
+        zygote = _fork_zygote(driver, setup.level, setup.preload, run_candidate)
+        checker = _fork_zygote(driver, setup.level, (), run_checks, zygote.control)
+        for each in (zygote, checker):
+            _greet(each)
         driver.sendall(frame(pack({"ready": os.getpid()})))
         while True:
-            _serve_one(unpack(frames.next(), Job), zygote, checker, driver)
+            _serve_one(frames.next_job(), zygote, checker, driver)
     except EngineFault as fault:
         driver.sendall(frame(pack({"fault": str(fault)})))
-        os._exit(1)
+        _leave(1)
     except (DriverGone, OSError):
-        os._exit(0)
+        _leave(0)
+
+
+def _leave(status: int) -> NoReturn:
+    """End, and take along what a program may have left behind where forks are not denied."""
+    sweep()
+    os._exit(status)
 
 
 def _serve_one(job: Job, zygote: Zygote, checker: Zygote, driver: socket.socket) -> None:
-    began = time.monotonic()
+    began_s = time.monotonic()
+    killing_s = zygote.killing_s + checker.killing_s
     try:
         if job.checks is None:
             trials = run_data(job, zygote, driver.fileno())
         else:
             trials = run_split(job, zygote, checker, driver.fileno())
-        reply = Reply(job.id, trials, time.monotonic() - began)
+        killing_s = zygote.killing_s + checker.killing_s - killing_s
+        reply = Reply(job.id, trials, began_s, time.monotonic(), killing_s)
     except (EngineFault, OSError, ValueError, KeyError, TypeError) as fault:
         reply = Reply(job.id, fault=f"{type(fault).__name__}: {fault}")
-    driver.sendall(frame(pack(asdict(reply))))
+    driver.sendall(frame(pack(shallow(reply))))
     if reply.fault:
-        os._exit(1)
+        _leave(1)
 
 
-def _zygote(
+def _fork_zygote(
     driver: socket.socket,
     level: str,
     preload: Sequence[str],
     child: Child,
     *foreign: socket.socket,
 ) -> Zygote:
-    """Fork a zygote, which holds no descriptor but its own. Raises EngineFault."""
+    """A zygote that warms up, and holds no descriptor but its own."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
@@ -82,30 +105,61 @@ def _zygote(
         finally:
             os._exit(1)
     theirs.close()
-    word = take_word(ours.recv(4096))
-    if "ready" not in word:
-        raise EngineFault(word.get("fault", "a zygote did not start"))
     return Zygote(ours, pid)
 
 
-def take_word(message: bytes) -> dict[str, str]:
-    return unpack(message, dict) if message else {}
+def _greet(zygote: Zygote) -> None:
+    """Wait until a zygote is warm. Raises EngineFault where it cannot be, ConnectionError where
+    it died: another engine may have better luck."""
+    message = zygote.control.recv(4096)
+    if not message:
+        raise ConnectionError("a zygote died while it started")
+    word: dict[str, str] = unpack(message, dict)
+    if "ready" not in word:
+        raise EngineFault(word["fault"])
 
 
 class _Frames:
-    """What the driver sends, frame by frame."""
+    """What the driver sends, frame by frame. A job that it takes back before its start is not
+    seen: the word that does so overtakes the jobs that wait here."""
 
     def __init__(self, driver: socket.socket) -> None:
         self.driver, self.buffer = driver, bytearray()
+        self.jobs: deque[Job] = deque()
 
     def next(self) -> bytes:
         """The next whole frame. Raises DriverGone."""
         while (payload := take_frame(self.buffer)) is None:
-            block = self.driver.recv(BLOCK)
-            if not block:
-                raise DriverGone
-            self.buffer += block
+            self._receive(0)
         return payload
+
+    def next_job(self) -> Job:
+        """The next job that was not taken back. Raises DriverGone."""
+        while True:
+            while not self.jobs:
+                self._sort(self.next())
+            try:
+                while True:
+                    self._receive(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+            while (payload := take_frame(self.buffer)) is not None:
+                self._sort(payload)
+            if self.jobs:
+                return self.jobs.popleft()
+
+    def _sort(self, payload: bytes) -> None:
+        if payload.startswith(FORGET):
+            taken = set(unpack(payload, dict)["forget"])
+            self.jobs = deque(job for job in self.jobs if job.id not in taken)
+        else:
+            self.jobs.append(unpack(payload, Job))
+
+    def _receive(self, flags: int) -> None:
+        block = self.driver.recv(BLOCK, flags)
+        if not block:
+            raise DriverGone
+        self.buffer += block
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,23 +20,36 @@ CHECKS_CPU = 5.0
 """The checks may use so many times the candidate's CPU time, and a second."""
 COSTLY = frozenset({Kind.TIMEOUT, Kind.MEMORY, Kind.CRASH, Kind.OUTPUT_LIMIT})
 """Endings that stop a job where it is told to stop."""
+SLICE_S = 0.1
+"""A job whose samples may run apart is handed back after so much time, with what is left of it."""
 
 
 def run_data(job: Job, zygote: Zygote, driver: int) -> list[Trial]:
     """One trial for each sample. A child that dies at a sample is followed by another one for the
-    rest, unless the job stops there. Raises EngineFault, DriverGone."""
-    limits = Limits(**job.limits)
+    rest, unless the job stops there. Of a job that has used up its slice the trials so far.
+    Raises EngineFault, DriverGone."""
+    limits, began_s = Limits(**job.limits), time.monotonic()
     left = list(enumerate(job.inputs))
     trials: list[Trial] = []
     while left:
         found = _some_samples(job, limits, left, zygote, driver)
         trials += found
         left = left[len(found) :]
-        if job.stop and any(t["kind"] in COSTLY for t in found):
-            why = f"not run after {found[-1]['kind']}"
-            trials += [trial(Kind.NOT_RUN, why) for _ in left]
+        if job.stop and (costly := first_costly(found)) is not None:
+            return trials + not_run(found[costly], len(left))
+        if job.apart and time.monotonic() - began_s >= SLICE_S:
             break
     return trials
+
+
+def first_costly(trials: Sequence[Trial]) -> int | None:
+    """The position of the first trial that stops a job."""
+    return next((i for i, t in enumerate(trials) if t["kind"] in COSTLY), None)
+
+
+def not_run(after: Trial, count: int) -> list[Trial]:
+    """The trials of the samples that a costly one left out."""
+    return [trial(Kind.NOT_RUN, f"not run after {after['kind']}") for _ in range(count)]
 
 
 def _some_samples(
@@ -55,12 +69,14 @@ def _some_samples(
                 trials.extend({**fault, **_spent(ward, watch)} for _ in left)
             elif (found := told(line, left[len(trials)][0])) is not None:
                 trials.append({**found, **_spent(ward, watch)})
+                if len(trials) < len(left) and (_stops(job, found) or _sliced(job, ward)):
+                    ward.kill("done")
             else:
                 ward.kill("protocol")
 
     try:
         watch.run(progress)
-        if len(trials) < len(left):
+        if len(trials) < len(left) and ward.over != "done":
             trials.append({**ending(ward), **_spent(ward, watch)})
         elif ward.over == "output":  # what it printed was read after what it gave
             trials[-1].update(ending(ward))
@@ -68,6 +84,15 @@ def _some_samples(
         ward.close()
     rss_bytes = ward.ended.rss_bytes if ward.ended else 0
     return [{**found, "rss_bytes": rss_bytes} for found in trials]
+
+
+def _stops(job: Job, found: Trial) -> bool:
+    return job.stop and found["kind"] in COSTLY
+
+
+def _sliced(job: Job, ward: Ward) -> bool:
+    ready_s = ward.ready_s
+    return job.apart and ready_s is not None and time.monotonic() - ready_s >= SLICE_S
 
 
 def _spent(ward: Ward, watch: Watch) -> Trial:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from floodstage.programs.sandbox import kernel
 from floodstage.programs.sandbox.limits import Limits
-from floodstage.programs.sandbox.seccomp import ARCHITECTURES, allow_list
+from floodstage.programs.sandbox.seccomp import ARCHITECTURES, NOBODY, allow_list, for_process
 
 STACK_BYTES = 8 << 20
 OPEN_FILES = 32
@@ -60,6 +60,8 @@ class Cell:
     rules: int  # descriptor of the Landlock ruleset, -1 where there is none
     base_bytes: int  # address space of the zygote, on top of which a program gets its memory
     parent: int  # the zygote
+    machine: str
+    filter: bytes  # the seccomp filter of nobody in particular, empty where there is none
 
     def close(self, limits: Limits, cpu_s: float) -> None:
         """Lock this process up; there is no way back. `cpu_s` is for the whole process, a net
@@ -70,14 +72,13 @@ class Cell:
         os.setsid()
         _limit(limits, self.base_bytes, cpu_s)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        machine = platform.machine()
-        if machine in kernel.CAPSET:
-            kernel.drop_capabilities(machine)
+        if self.machine in kernel.CAPSET:
+            kernel.drop_capabilities(self.machine)
         if self.level is Level.STRICT:
             kernel.landlock_restrict(self.rules)
             os.close(self.rules)
-        if self.level is not Level.LIMITS:
-            kernel.install_filter(allow_list(machine, os.getpid()))
+        if self.filter:
+            kernel.install_filter(for_process(self.filter, os.getpid()))
 
 
 def prepare_cell(level: Level) -> Cell:
@@ -85,7 +86,9 @@ def prepare_cell(level: Level) -> Cell:
     rules = -1
     if level is Level.STRICT:
         rules = kernel.landlock_ruleset(kernel.landlock_abi(), readable_paths())
-    return Cell(level, rules, _address_space_bytes(), os.getpid())
+    machine = platform.machine()
+    filter = allow_list(machine, NOBODY) if level is not Level.LIMITS else b""
+    return Cell(level, rules, _address_space_bytes(), os.getpid(), machine, filter)
 
 
 def readable_paths() -> list[str]:

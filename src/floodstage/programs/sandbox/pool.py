@@ -1,82 +1,50 @@
 """The driver's side: engines, jobs to them, replies from them, as a stream. Knows no task.
 
 An engine that fails or dies is replaced, and what it held is given to another one; a job that was
-running in `ATTEMPTS` failures is given up and says so. Two jobs are with each engine, so that none
-waits for the driver.
+running in `ATTEMPTS` failures is given up and says so. An engine has some small jobs ahead, so
+that it never waits for the driver; what is known to take long it gets alone. Jobs that wait behind
+a long one go back to whoever is free.
 """
 
 from __future__ import annotations
 
 import selectors
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from floodstage.core.errors import SandboxError
 from floodstage.core.spans import Spans
-from floodstage.programs.sandbox.watch import STARVED
-from floodstage.programs.sandbox.wire import (
-    Job,
-    Reply,
-    Setup,
-    frame,
-    pack,
-    shallow,
-    take_frame,
-    unpack,
-)
+from floodstage.programs.sandbox.engines import STUCK_S, Engine, patience_s, start_engine
+from floodstage.programs.sandbox.tickets import Ticket, Whole, Work
+from floodstage.programs.sandbox.wire import Job, Reply, Setup, unpack
 
-BOOT = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from floodstage.programs.sandbox.engine import main; main()"
-)
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
-"""All that an engine is told about the world; it forgets even this."""
 ATTEMPTS = 3
-AT_ONCE = 2
-START_S = 60.0
-BLOCK = 1 << 16
-
-
-@dataclass(slots=True)
-class Ticket:
-    """A job on its way. `queue_s` is from being handed out to its start in the engine."""
-
-    job: Job
-    attempts: int = 0
-    sent_s: float = 0.0
-    queue_s: float = 0.0
-
-
-@dataclass(slots=True)
-class Engine:
-    """One engine process, seen from the driver."""
-
-    process: subprocess.Popen[bytes]
-    line: socket.socket
-    out: bytearray = field(default_factory=bytearray)
-    incoming: bytearray = field(default_factory=bytearray)
-    tickets: deque[Ticket] = field(default_factory=deque)
-    ready: bool = False
-    due_s: float = 0.0  # the running job's reply must be here by then
-    replied_s: float = 0.0
+AHEAD_S = 0.02
+"""An engine has jobs for so long, by the mean of the last ones."""
+FEWEST, MOST = 2, 16
+"""Jobs with an engine, the running one included."""
+RECENT = 0.1
+"""Weight of the last job in the mean."""
 
 
 class Pool:
-    """`with Pool(2, Setup("strict")) as pool:` then `for ticket, reply in pool.run(jobs):`"""
+    """`with Pool(2, Setup("strict")) as pool:` then `for ticket, reply in pool.run(jobs):`
+
+    Or `submit` jobs and `step` until none is `unfinished`.
+    """
 
     def __init__(self, workers: int, setup: Setup, spans: Spans | None = None) -> None:
         self.workers, self.setup = workers, setup
         self.spans = spans or Spans()
         self.engines: list[Engine] = []
+        self.waiting: deque[Ticket] = deque()
         self.selector = selectors.DefaultSelector()
-        self.replaced = 0
+        self.work = Work(workers=workers)
+        self.numbers = 0
+        self.mean_s = AHEAD_S / FEWEST
         self.failed_starts = 0  # in a row
 
     def __enter__(self) -> Pool:
@@ -88,120 +56,167 @@ class Pool:
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Ticket, Reply]]:
         """Every job once, in the order in which they are done. Jobs are taken as they are needed.
         A reply with a `fault` is given up. Raises SandboxError where no engine can be started."""
-        source, waiting = iter(jobs), deque[Ticket]()
-        more = True
+        source, more = iter(jobs), True
         while True:
-            while more and len(waiting) < AT_ONCE * self.workers:
-                job = next(source, None)
-                more = job is not None
-                if job is not None:
-                    waiting.append(Ticket(job))
-            if not waiting and not any(engine.tickets for engine in self.engines):
-                return
-            with self.spans("start engines"):
-                self._start_engines(bool(waiting))
-            with self.spans("send"):
-                self._hand_out(waiting)
-            yield from self._collect(waiting)
+            with self.spans("prepare"):
+                for _ in range(self.workers):  # few at a time: a reply may be there meanwhile
+                    if more and self.wants() and (job := next(source, None)) is not None:
+                        self.submit(job)
+                    elif self.wants():
+                        more = False
+                longest_s = 0.0 if more and self.wants() else 1.0
+                if not more and not self.unfinished:
+                    return
+            yield from self.step(longest_s)
 
-    def close(self) -> None:
-        """End every engine; by force if it does not leave."""
-        for engine in self.engines:
-            engine.line.close()
-        for engine in self.engines:
-            try:
-                engine.process.wait(2.0)
-            except subprocess.TimeoutExpired:
-                engine.process.kill()
-                engine.process.wait()
-        self.engines.clear()
-        self.selector.close()
+    # -- jobs ---------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Take a job. It starts with the next `step`."""
+        self.waiting.append(Ticket(job))
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs and parts of jobs that have not come back."""
+        return len(self.waiting) + sum(len(engine.tickets) for engine in self.engines)
+
+    def wants(self) -> bool:
+        """Whether there is room for another job."""
+        return self.unfinished < self.workers * self._depth()
+
+    def step(self, longest_s: float = 1.0) -> Iterator[tuple[Ticket, Reply]]:
+        """Start, send, and give what has come back, after waiting for something to come."""
+        with self.spans("start engines"):
+            self._start_engines()
+        with self.spans("send"):
+            self._hand_out()
+            stuck = self._relieve()
+        with self.spans("wait"):
+            come = self.selector.select(min(longest_s, STUCK_S) if stuck else longest_s)
+        for key, events in come:
+            with self.spans("receive"):
+                done = self._attend(key.data, events)
+            yield from done
+        with self.spans("receive"):
+            done = [x for engine in list(self.engines) for x in self._overdue(engine)]
+        yield from done
+
+    def _attend(self, engine: Engine, events: int) -> list[tuple[Ticket, Reply]]:
+        """Send to an engine and take from it what can be; what is done."""
+        alive, replies = self._exchange(engine, events)
+        done = [x for reply in replies for x in self._settle(engine, reply)]
+        if not alive and engine in self.engines:
+            done += self._drop(engine)
+        return done
+
+    def _overdue(self, engine: Engine) -> Iterator[tuple[Ticket, Reply]]:
+        if (engine.tickets or not engine.ready) and time.monotonic() > engine.due_s:
+            yield from self._drop(engine)
+
+    def _depth(self) -> int:
+        return max(FEWEST, min(MOST, round(AHEAD_S / self.mean_s)))
+
+    def _hand_out(self) -> None:
+        """Long ones to engines that have nothing, small ones to those that have least. While a
+        long one waits no engine gets more, so that one of them comes free."""
+        while self.waiting and self.engines:
+            now = time.monotonic()
+            engine = min(self.engines, key=lambda e: (e.alone, e.stuck(now), len(e.tickets)))
+            room = FEWEST if engine.stuck(now) else self._depth()
+            if engine.alone or len(engine.tickets) >= (1 if self.waiting[0].heavy else room):
+                return
+            self._hand(engine, self.waiting.popleft())
+
+    def _hand(self, engine: Engine, ticket: Ticket) -> None:
+        self.numbers += 1
+        ticket.number = self.numbers
+        engine.hand(ticket, apart=self.workers > 1)
+        self._watch(engine)
+
+    def _relieve(self) -> bool:
+        """Jobs behind one that runs long go to an engine that has nothing to do. Whether there
+        may be some to look after soon."""
+        if self.waiting or all(engine.tickets for engine in self.engines):
+            return False
+        crowded = [e for e in self.engines if e.ready and len(e.tickets) > 1]
+        now = time.monotonic()
+        for engine in crowded:
+            if engine.stuck(now):
+                behind = list(engine.tickets)[1:]
+                engine.take_back(behind)
+                self._watch(engine)
+                self.work.taken_back += len(behind)
+                self.waiting.extend(behind)
+        self._hand_out()
+        return bool(crowded)
 
     # -- engines ------------------------------------------------------------------------------
 
-    def _start_engines(self, work: bool) -> None:
-        while work and len(self.engines) < self.workers:
-            ours, theirs = socket.socketpair()
-            flags = ["-S", "-s", "-B", "-P", "-X", "utf8"]
-            root = str(Path(__file__).parents[3])
-            process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, *flags, "-c", BOOT, root],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env=dict(ENVIRONMENT),
-                cwd="/",
-                start_new_session=True,
-            )
-            theirs.close()
-            ours.setblocking(False)
-            engine = Engine(process, ours, due_s=time.monotonic() + START_S)
-            engine.out += frame(pack(asdict(self.setup)))
-            self.selector.register(ours, selectors.EVENT_READ | selectors.EVENT_WRITE, engine)
+    def _start_engines(self) -> None:
+        while self.waiting and len(self.engines) < self.workers:
+            self.work.engines += 1
+            engine = start_engine(self.setup, f"engine {self.work.engines}")
+            events = selectors.EVENT_READ | selectors.EVENT_WRITE
+            self.selector.register(engine.line, events, engine)
             self.engines.append(engine)
 
-    def _drop(self, engine: Engine, waiting: deque[Ticket]) -> Iterator[tuple[Ticket, Reply]]:
+    def _drop(self, engine: Engine, *, blame: bool = True) -> Iterator[tuple[Ticket, Reply]]:
         """Take a dead or faulty engine away; its jobs wait again, the running one once more."""
-        self.selector.unregister(engine.line)
-        engine.line.close()
-        engine.process.kill()
-        status = engine.process.wait()
-        self.engines.remove(engine)
-        self.replaced += 1
+        with self.spans("kill engines"):
+            self.selector.unregister(engine.line)
+            status = engine.kill()
+            self.engines.remove(engine)
+            self.work.replaced += 1
+            self._count(engine, lost=True)
         self.failed_starts += not engine.ready
         if self.failed_starts >= ATTEMPTS:
             raise SandboxError(
                 f"{ATTEMPTS} engines in a row did not start, the last with status {status}."
             )
-        for position, ticket in enumerate(reversed(engine.tickets), start=1):
-            ticket.attempts += engine.ready and position == len(engine.tickets)
+        held = list(engine.tickets)
+        if held and engine.ready and blame:
+            held[0].attempts += 1
+        for ticket in reversed(held):
             if ticket.attempts < ATTEMPTS:
-                waiting.appendleft(ticket)
+                self.waiting.appendleft(ticket)
             else:
-                yield ticket, Reply(ticket.job.id, fault="its engine died every time")
+                yield from self._give_up(ticket, "its engine died every time")
 
-    # -- jobs and replies ---------------------------------------------------------------------
+    def _count(self, engine: Engine, *, lost: bool) -> None:
+        """Add what an engine did to the sums, when it is over."""
+        now, work = time.monotonic(), self.work
+        ready_s = engine.ready_s if engine.ready_s is not None else now
+        lost_s = now - engine.replied_s if lost and engine.ready and engine.tickets else 0.0
+        work.starting_s += ready_s - engine.started_s
+        work.lost_s += lost_s
+        work.busy_s += engine.busy_s
+        work.idle_s += max(0.0, now - ready_s - engine.busy_s - lost_s)
 
-    def _hand_out(self, waiting: deque[Ticket]) -> None:
-        for depth in range(AT_ONCE):
-            for engine in self.engines:
-                if waiting and len(engine.tickets) == depth:
-                    ticket = waiting.popleft()
-                    ticket.sent_s = time.monotonic()
-                    if engine.ready and not engine.tickets:
-                        engine.due_s = ticket.sent_s + _patience_s(ticket.job)
-                    engine.tickets.append(ticket)
-                    engine.out += frame(pack(shallow(ticket.job)))
-                    self._watch(engine)
+    def close(self) -> None:
+        """End every engine; by force if it does not leave."""
+        for engine in self.engines:
+            self._count(engine, lost=False)
+            engine.line.close()
+        for engine in self.engines:
+            engine.leave()
+        self.engines.clear()
+        self.selector.close()
 
     def _watch(self, engine: Engine) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if engine.out else 0)
         self.selector.modify(engine.line, events, engine)
 
-    def _collect(self, waiting: deque[Ticket]) -> Iterator[tuple[Ticket, Reply]]:
-        """What has come in; waits for something to come."""
-        with self.spans("wait"):
-            come = self.selector.select(1.0)
-        for key, events in come:
-            engine: Engine = key.data
-            with self.spans("exchange"):
-                alive, replies = self._exchange(engine, events)
-            for reply in replies:
-                yield from self._settle(engine, reply, waiting)
-            if not alive and engine in self.engines:
-                yield from self._drop(engine, waiting)
-        for engine in list(self.engines):
-            if (engine.tickets or not engine.ready) and time.monotonic() > engine.due_s:
-                yield from self._drop(engine, waiting)
+    # -- replies ------------------------------------------------------------------------------
 
     def _exchange(self, engine: Engine, events: int) -> tuple[bool, list[Reply]]:
         """Send and receive what can be; whether the engine is there, and what it replied.
         Raises SandboxError for an engine that cannot start."""
         alive, replies = True, list[Reply]()
-        if events & selectors.EVENT_WRITE:
-            alive = self._send(engine)
+        if events & selectors.EVENT_WRITE and (alive := engine.send()):
+            self._watch(engine)
         if alive and events & selectors.EVENT_READ:
-            alive = self._receive(engine)
-            while (payload := take_frame(engine.incoming)) is not None:
+            alive = engine.receive()
+            for payload in engine.payloads():
                 if engine.ready:
                     replies.append(unpack(payload, Reply))
                 else:
@@ -211,62 +226,66 @@ class Pool:
     def _greet(self, engine: Engine, word: dict[str, Any]) -> None:
         if "fault" in word:
             raise SandboxError(f"An engine cannot start: {word['fault']}.")
-        engine.ready, self.failed_starts = True, 0
-        engine.replied_s = time.monotonic()
+        engine.ready_s = engine.replied_s = now = time.monotonic()
+        self.failed_starts = 0
+        self.spans.picture(engine.name, "start", engine.started_s, now)
         if engine.tickets:
-            engine.due_s = engine.replied_s + _patience_s(engine.tickets[0].job)
+            engine.due_s = now + patience_s(engine.tickets[0].job)
 
-    def _settle(
-        self, engine: Engine, reply: Reply, waiting: deque[Ticket]
-    ) -> Iterator[tuple[Ticket, Reply]]:
-        if reply.fault:
-            yield from self._fail(engine, reply, waiting)
+    def _settle(self, engine: Engine, reply: Reply) -> Iterator[tuple[Ticket, Reply]]:
+        now = time.monotonic()
+        ticket = next((t for t in engine.tickets if t.number == reply.id), None)
+        if not reply.fault:
+            engine.busy_s += reply.busy_s
+            engine.replied_s = now
+            self.work.killing_s += reply.killing_s
+            self.mean_s += RECENT * (min(reply.busy_s, AHEAD_S) - self.mean_s)
+            self.spans.picture(engine.name, f"job {reply.id}", reply.began_s, reply.ended_s)
+        if ticket is None:  # it was taken back, too late
+            if reply.fault:
+                yield from self._drop(engine, blame=False)
             return
-        now, ticket = time.monotonic(), engine.tickets.popleft()
-        ticket.queue_s = max(0.0, now - reply.busy_s - ticket.sent_s)
+        engine.tickets.remove(ticket)
         ticket.attempts += 1
-        engine.replied_s = now
+        if reply.fault:
+            yield from self._fail(engine, ticket, reply.fault)
+            return
+        reply = replace(reply, id=ticket.job.id)
+        ticket.queue_s = max(0.0, reply.began_s - ticket.sent_s)
+        ticket.reply_s = max(0.0, now - reply.ended_s)
         if engine.tickets:
-            engine.due_s = now + _patience_s(engine.tickets[0].job)
-        yield ticket, reply
-
-    def _fail(
-        self, engine: Engine, reply: Reply, waiting: deque[Ticket]
-    ) -> Iterator[tuple[Ticket, Reply]]:
-        """An engine said that it failed; it ends by itself."""
-        ticket = engine.tickets.popleft()
-        ticket.attempts += 1
-        if ticket.attempts < ATTEMPTS:
-            waiting.appendleft(ticket)
-        else:
+            engine.due_s = now + patience_s(engine.tickets[0].job)
+        if ticket.whole is None and len(reply.trials) >= len(ticket.job.inputs):
             yield ticket, reply
-        while engine.tickets:
-            waiting.appendleft(engine.tickets.pop())
+        else:
+            yield from self._join(ticket, reply)
 
-    def _send(self, engine: Engine) -> bool:
-        try:
-            sent = engine.line.send(engine.out) if engine.out else 0
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        del engine.out[:sent]
-        self._watch(engine)
-        return True
+    def _join(self, ticket: Ticket, reply: Reply) -> Iterator[tuple[Ticket, Reply]]:
+        """A part of a divided job came back, or the first piece of one that is to be divided."""
+        whole = ticket.whole or Whole(ticket)
+        rest = whole.take(ticket, reply, self.workers)
+        self.work.parts += len(rest)
+        self.waiting.extendleft(reversed(rest))
+        self._forget_needless()
+        if (joined := whole.reply()) is not None:
+            yield whole.ticket, joined
 
-    def _receive(self, engine: Engine) -> bool:
-        try:
-            block = engine.line.recv(BLOCK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        engine.incoming += block
-        return bool(block)
+    def _forget_needless(self) -> None:
+        self.waiting = deque(t for t in self.waiting if t.whole is None or t.whole.needs(t))
 
+    def _fail(self, engine: Engine, ticket: Ticket, why: str) -> Iterator[tuple[Ticket, Reply]]:
+        """An engine said that it failed, and ends."""
+        yield from self._drop(engine, blame=False)
+        if ticket.attempts < ATTEMPTS:
+            self.waiting.appendleft(ticket)
+        else:
+            yield from self._give_up(ticket, why)
 
-def _patience_s(job: Job) -> float:
-    """Wall seconds after which an engine that has not replied is given up. The engine itself
-    gives up earlier; this is for one that cannot."""
-    samples = max(1, len(job.inputs))
-    return START_S + 2 * samples * (STARVED * float(job.limits["idle_s"]) + START_S)
+    def _give_up(self, ticket: Ticket, why: str) -> Iterator[tuple[Ticket, Reply]]:
+        whole = ticket.whole
+        if whole is None:
+            yield ticket, Reply(ticket.job.id, fault=why)
+        elif not whole.done:
+            whole.done = True
+            self._forget_needless()
+            yield whole.ticket, Reply(whole.ticket.job.id, fault=why)

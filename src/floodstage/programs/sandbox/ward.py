@@ -39,10 +39,18 @@ class Ended:
 
 
 class Zygote:
-    """The engine's end of one zygote."""
+    """The engine's end of one zygote. `killing_s` is the time that its children took to die."""
 
     def __init__(self, control: socket.socket, pid: int) -> None:
         self.control, self.pid = control, pid
+        self.killing_s = 0.0
+        self.memory_kills = memory_kills()
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel has killed for memory since this was last asked: on the whole
+        machine, so it explains a SIGKILL that nobody here sent, and proves nothing by itself."""
+        before, self.memory_kills = self.memory_kills, memory_kills()
+        return self.memory_kills > before
 
     def fork(self, limits: Limits, total_cpu_s: float, descriptors: Sequence[int]) -> Any:
         """A child with these descriptors: its pid and its pidfd. Raises EngineFault."""
@@ -70,12 +78,13 @@ class Ward:
         most_lines: int,
     ) -> None:
         self.most_lines = most_lines
-        self.limits, self.control = limits, zygote.control
+        self.limits, self.control, self.zygote = limits, zygote.control, zygote
         self.lines: list[bytes] = []
         self.buffer = bytearray()
         self.rest = memoryview(program)
         self.read_bytes = self.printed_bytes = 0
         self.over = ""  # why it was killed: cpu, idle, output, result, done
+        self.killed_s: float | None = None
         self.ended: Ended | None = None
         self.ready_s: float | None = None  # when it was locked up, on the monotonic clock
         self.start_cpu_s = self.mark_cpu_s = self.mark_waited_s = 0.0
@@ -115,6 +124,8 @@ class Ward:
     def kill(self, why: str) -> None:
         """SIGKILL to it and to its group. The first reason stays."""
         self.over = self.over or why
+        if self.killed_s is None:
+            self.killed_s = time.monotonic()
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.handle, signal.SIGKILL)
         with suppress(ProcessLookupError, PermissionError):
@@ -183,6 +194,8 @@ class Ward:
         if not message:
             raise EngineFault("the zygote is gone")
         self.ended = Ended(**_json(message))
+        if self.killed_s is not None:
+            self.zygote.killing_s += time.monotonic() - self.killed_s
         for name, read in (("output", self.read_output), ("result", self.read_result)):
             before = -1
             while getattr(self, name) >= 0 and self.read_bytes != before:
@@ -195,6 +208,15 @@ class Ward:
         for descriptor in (self.program, self.result, self.output, self.handle):
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+def memory_kills() -> int:
+    """How often the kernel has killed a process for memory since it started; 0 if it says not."""
+    try:
+        _, _, after = Path("/proc/vmstat").read_text().partition("oom_kill ")
+    except OSError:
+        return 0
+    return int(after.split(maxsplit=1)[0]) if after else 0
 
 
 def _pipe() -> tuple[int, int]:

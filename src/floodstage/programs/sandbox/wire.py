@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 FRAME = struct.Struct("!I")
+FORGET = b'{"forget":'
+"""How a payload begins that takes jobs back, by their ids."""
 T = TypeVar("T")
 
 
@@ -36,7 +38,8 @@ class Job:
     """Driver to engine: a program and what is done with it.
 
     `inputs` of a data job are the tagged arguments of each sample. Expected outputs are not here.
-    `stop` ends the job at the first sample that uses up a limit or crashes.
+    `stop` ends the job at the first sample that uses up a limit or crashes. `apart`: its samples
+    may run in processes of their own, so a long job may be handed back with the rest undone.
     """
 
     id: int
@@ -48,23 +51,33 @@ class Job:
     prompt: str = ""
     checks: str | None = None  # not None: a split job
     calls_check: bool = True
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Engine to driver: the trials of a job, as keyword arguments of `records.Trial`; or why the
-    engine itself failed, whereupon it ends. `busy_s` is the wall time the job took in the engine.
+    """Engine to driver: the trials of a job, as keyword arguments of `records.Trial`, fewer than
+    samples where the rest is handed back; or why the engine itself failed, whereupon it ends.
+
+    `began_s` and `ended_s` are on the node's monotonic clock; `killing_s` is how much of it passed
+    between SIGKILLs and their ends.
     """
 
     id: int
     trials: list[dict[str, Any]] = field(default_factory=list)
-    busy_s: float = 0.0
+    began_s: float = 0.0
+    ended_s: float = 0.0
+    killing_s: float = 0.0
     fault: str = ""
 
+    @property
+    def busy_s(self) -> float:
+        return self.ended_s - self.began_s
 
-def shallow(job: Job) -> dict[str, Any]:
-    """The fields of a job as they are: `asdict` would copy every grid."""
-    return {f.name: getattr(job, f.name) for f in fields(job)}
+
+def shallow(record: Job | Reply) -> dict[str, Any]:
+    """The fields of a record as they are: `asdict` would copy every grid."""
+    return {f.name: getattr(record, f.name) for f in fields(record)}
 
 
 def pack(value: Any) -> bytes:

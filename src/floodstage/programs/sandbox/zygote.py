@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from floodstage.programs.sandbox import kernel
+from floodstage.programs.sandbox.family import sweep
 from floodstage.programs.sandbox.limits import Limits
 from floodstage.programs.sandbox.lockdown import Cell, Level, prepare_cell
 from floodstage.programs.sandbox.wire import Order, pack, unpack
@@ -63,7 +64,7 @@ def serve(control: socket.socket, level: Level, preload: Sequence[str], child: C
         socket.send_fds(control, [pack({"pid": pid})], [handle])
         os.close(handle)
         _, status, usage = os.wait4(pid, 0)
-        _sweep()
+        sweep()
         ended = {
             "status": os.waitstatus_to_exitcode(status),
             "cpu_s": usage.ru_utime + usage.ru_stime,
@@ -113,32 +114,3 @@ def _close_all_but(kept: list[int]) -> None:
             os.closerange(last + 1, descriptor)
         last = descriptor
     os.closerange(last + 1, 1 << 16)
-
-
-def _sweep() -> None:
-    """Kill and reap what a child left behind; where forks are denied there is nothing."""
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            for left in _children():
-                os.kill(left, signal.SIGKILL)
-            time.sleep(0.0005)
-
-
-def _children() -> list[int]:
-    try:
-        text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    except OSError:  # a kernel without that list: look at every process
-        text = " ".join(p.name for p in Path("/proc").iterdir() if _is_child(p))
-    return [int(pid) for pid in text.split()]
-
-
-def _is_child(process: Path) -> bool:
-    try:
-        after_name = (process / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    return process.name.isdecimal() and int(after_name[1]) == os.getpid()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from floodstage.programs.stages.graph import Graph
-from floodstage.programs.stages.purity import Scope, Unsafe, unsafe
+from floodstage.programs.stages.purity import Scope, Unsafe, nodes, unsafe
 
 SHARED = "shared"
 
@@ -60,7 +60,8 @@ def parse(source: str) -> ast.Module | None:
 def normal_form(
     source: str, tree: ast.Module | None, libraries: Mapping[str, frozenset[str]]
 ) -> Form:
-    """The form of a parsed source. `libraries` are modules of pure names that programs import."""
+    """The form of a parsed source, whose tree is used up. `libraries` are modules of pure names
+    that programs import."""
     if tree is None:
         return Form(source, "nested too deep to be looked at")
     try:
@@ -77,7 +78,7 @@ def _graphs(source: str, tree: ast.Module, libraries: Mapping[str, frozenset[str
     functions = [x for x in tree.body if isinstance(x, ast.FunctionDef)]
     if len({f.name for f in functions}) < len(functions):
         raise unsafe(functions[-1], "a function is defined twice")
-    read = {x.id for x in ast.walk(tree) if isinstance(x, ast.Name)}
+    read = {x.id for x in nodes(tree) if isinstance(x, ast.Name)}
     scope = Scope(libraries)
     parts: list[str] = []
     for node in tree.body:
@@ -106,7 +107,7 @@ def _function(node: ast.FunctionDef, scope: Scope, documented: bool, read: set[s
         raise unsafe(node, "docstrings are read")
     if args.defaults or args.kw_defaults:
         raise unsafe(node, f"{node.name!r} has default values")
-    if node.returns or any(x.annotation for x in ast.walk(args) if isinstance(x, ast.arg)):
+    if node.returns or any(x.annotation for x in nodes(args) if isinstance(x, ast.arg)):
         _annotations(node, scope)
     plain = not (args.vararg or args.kwarg or args.kwonlyargs)
     graph = Graph(node, scope, rename=plain and node.name not in read)
@@ -118,7 +119,7 @@ def _function(node: ast.FunctionDef, scope: Scope, documented: bool, read: set[s
 def _header(args: ast.arguments, graph: Graph) -> ast.arguments:
     """The parameters under the names of the graph, without annotations."""
     bare = copy.deepcopy(args)
-    for x in ast.walk(bare):
+    for x in nodes(bare):
         if isinstance(x, ast.arg):
             new = graph.start[x.arg]
             x.arg, x.annotation = new, None
@@ -127,9 +128,9 @@ def _header(args: ast.arguments, graph: Graph) -> ast.arguments:
 
 def _annotations(node: ast.FunctionDef, scope: Scope) -> None:
     """Raises Unsafe unless evaluating the annotations surely does nothing."""
-    found = [x.annotation for x in ast.walk(node.args) if isinstance(x, ast.arg)]
+    found = [x.annotation for x in nodes(node.args) if isinstance(x, ast.arg)]
     for annotation in [*found, node.returns]:
-        for part in ast.walk(annotation) if annotation else ():
+        for part in nodes(annotation) if annotation else ():
             known = isinstance(part, ast.Constant | ast.Subscript | ast.Tuple | ast.Load) or (
                 isinstance(part, ast.Name) and part.id in scope.names
             )
@@ -140,15 +141,14 @@ def _annotations(node: ast.FunctionDef, scope: Scope) -> None:
 def _constant(node: ast.expr) -> bool:
     """Whether a module-level value is made of constants alone."""
     parts = (ast.Constant, ast.Tuple, ast.UnaryOp, ast.unaryop, ast.Load)
-    return all(isinstance(part, parts) for part in ast.walk(node))
+    return all(isinstance(part, parts) for part in nodes(node))
 
 
 def _without_docstrings(source: str, tree: ast.Module) -> str:
     """The program without positions, comments and, where nothing reads them, docstrings."""
     if "__doc__" in source or "getdoc" in source or "doctest" in source:
         return ast.unparse(tree)
-    tree = copy.deepcopy(tree)
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             body = node.body
             if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):

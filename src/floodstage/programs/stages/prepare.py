@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from floodstage.core.spans import Spans
 from floodstage.programs.records import Candidate, Kind, Verdict
+from floodstage.programs.stages.memory import forgets
 from floodstage.programs.stages.normal import SHARED, Form, Unreadable, normal_form, parse
 
 LONGEST_BYTES = 1 << 20
@@ -22,6 +23,7 @@ class Prepared:
     candidate: Candidate
     form: Form | None = None
     verdict: Verdict | None = None
+    forgets: bool = False  # its samples may run in processes of their own
 
     @property
     def form_note(self) -> str:
@@ -57,12 +59,14 @@ def prepare(
             yield Prepared(candidate, verdict=_syntax(candidate, error))
             continue
         with spans("form"):
+            forgetful = forgets(tree, libraries)
             form = normal_form(candidate.source, tree, libraries)
             earlier = forms.setdefault((*about, form.key), candidate.id)
-        verdict = None
-        if earlier != candidate.id and find_duplicates:
-            verdict = _duplicate(candidate, earlier, "the same form")
-        yield Prepared(candidate, form, verdict)
+            verdict = None
+            if earlier != candidate.id and find_duplicates:
+                verdict = _duplicate(candidate, earlier, "the same form")
+            prepared = Prepared(candidate, form, verdict, forgetful)
+        yield prepared
 
 
 def _filter(candidate: Candidate, longest_bytes: int) -> Verdict | None:

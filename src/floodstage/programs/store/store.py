@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -17,8 +18,8 @@ from floodstage.core.errors import RunError
 from floodstage.programs.records import OPEN_KINDS, Candidate, Kind, Trial, Verdict
 
 SCHEMA = 2
-BATCH = 200
-"""Verdicts per transaction; a run that is killed does at most these again."""
+BATCH, BATCH_S = 200, 0.5
+"""A transaction holds so many verdicts or those of so long; a killed run does these again."""
 _VERDICT = [f.name for f in fields(Verdict)]
 _TRIAL = [f.name for f in fields(Trial)]
 _TABLES = f"""
@@ -41,7 +42,8 @@ class Store:
     def __init__(self, folder: Path, identity: Mapping[str, Any] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "verdicts.sqlite"
-        self.pending = 0
+        self.pending, self.committed_s = 0, time.monotonic()
+        self.open = True
         try:
             self.base = sqlite3.connect(self.path)
             self.base.execute("PRAGMA journal_mode=WAL")
@@ -55,8 +57,14 @@ class Store:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.base.commit()
-        self.base.close()
+        self.close()
+
+    def close(self) -> None:
+        """Commit, fold the log into the file, let go. Twice is once."""
+        if self.open:
+            self.open = False
+            self.base.commit()
+            self.base.close()
 
     def _same(self, identity: Mapping[str, Any]) -> None:
         held = dict(self.base.execute("SELECT key, value FROM meta"))
@@ -82,13 +90,13 @@ class Store:
         for sample, trial in enumerate(trials):
             self._insert("trials", (candidate.id, sample, *_values(trial, _TRIAL)))
         self.pending += 1
-        if self.pending >= BATCH:
+        if self.pending >= BATCH or time.monotonic() - self.committed_s >= BATCH_S:
             self.commit()
 
     def commit(self) -> None:
         """Everything added so far survives from here on."""
         self.base.commit()
-        self.pending = 0
+        self.pending, self.committed_s = 0, time.monotonic()
 
     def _insert(self, table: str, values: tuple[Any, ...]) -> None:
         marks = ", ".join("?" * len(values))
