@@ -91,7 +91,7 @@ def test_the_demo_solves_all_and_says_where_time_went(tmp_path: Path) -> None:
     about = json.loads(out.splitlines()[-1])
     assert (about["programs"], about["solved"]) == (len(GENERATORS) + 150, len(GENERATORS))
     assert set(about["verdicts"]) >= {"passed", "wrong", "exception", "duplicate"}
-    assert abs(sum(row.get("self_s", 0.0) for row in about["profile"])
+    assert abs(sum(row["self_s"] or 0.0 for row in about["profile"])
                - about["profile"][0]["seconds"]) < 1e-3  # fmt: skip
     assert "made from own:solve_" in err
     code, out, _ = said("explain", tmp_path / "demo/run", len(GENERATORS))

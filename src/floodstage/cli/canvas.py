@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-TASK_HELP = "sum (i + j), affine (a i + b j + c mod 10), latin or sudoku."
+TASK_HELP = "sum (i + j), affine (a i + b j + c mod 7), latin or sudoku."
 Task = Annotated[str, typer.Option(help=TASK_HELP)]
 Model = Annotated[
     str, typer.Option(help="Shipped name or folder of the denoiser. auto: the task's.")
@@ -66,7 +66,7 @@ def solve(
     ] = None,
     passes: Passes = 32,
     schedule: Schedule = "threshold",
-    threshold: Threshold = 0.9,
+    threshold: Threshold = 0.99,
     remask: Remask = 0.5,
     propose: Propose = True,
     device: Device = "auto",
@@ -116,7 +116,7 @@ def bench(
     twin: Twin = "auto",
     passes: Passes = 10,
     schedule: Schedule = "threshold",
-    threshold: Threshold = 0.9,
+    threshold: Threshold = 0.99,
     remask: Remask = 0.0,
     propose: Propose = True,
     target: Annotated[

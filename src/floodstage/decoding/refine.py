@@ -43,7 +43,7 @@ class Refinement:
 
     passes: int = 10
     schedule: str = "threshold"
-    threshold: float = 0.9
+    threshold: float = 0.99
     remask: float = 0.0
     propose: bool = True
 

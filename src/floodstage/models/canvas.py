@@ -287,7 +287,8 @@ def fresh_canvas(config: CanvasConfig, architecture: str, seed: int) -> Denoiser
             elif "embed_kind" in name:
                 p.normal_(std=0.1)
             elif "embed" in name:
-                p.copy_(_waves(*p.shape))
+                period = config.values if "embed_value" in name else config.places
+                p.copy_(_waves(*p.shape, period))
             elif "head" in name:
                 p.normal_(std=0.02)
             elif p.ndim == 2:
@@ -295,12 +296,12 @@ def fresh_canvas(config: CanvasConfig, architecture: str, seed: int) -> Denoiser
     return model
 
 
-def _waves(count: int, hidden: int) -> Tensor:
+def _waves(count: int, hidden: int, period: int) -> Tensor:
     """[count, hidden]: numbers as points on circles, where adding is turning (Zhou et al. 2025),
     each table turned its own way and mixed with noise."""
     at = torch.arange(count, dtype=torch.float64)[:, None]
     every = torch.arange(1, hidden // 2 + 1)
-    angles = 2 * math.pi * at * every / max(2, count - count % 2)
+    angles = 2 * math.pi * at * every / period
     table = torch.cat([angles.cos(), angles.sin()], -1)
     table = F.pad(table, (0, hidden - table.shape[1])).float()
     turn, _ = torch.linalg.qr(torch.randn(hidden, hidden))

@@ -21,7 +21,7 @@ Cells: TypeAlias = "list[list[int | None]]"
 Full: TypeAlias = "list[list[int]]"
 T = TypeVar("T")
 Split = Literal["train", "heldout"]
-MODULUS = 10  # of `affine`: its values are 0 .. MODULUS - 1
+MODULUS = 7  # of `affine`: its values are 0 .. MODULUS - 1
 _HELD_OUT_BUCKETS = 20
 
 
