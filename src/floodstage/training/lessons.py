@@ -28,7 +28,7 @@ CELLS = 1024
 """The most cells of a training grid of `sum` and `affine`."""
 LONGEST = 96
 """The most rows or columns of one."""
-_ROWS = 0.4  # of `affine`: what a cell is along one line comes before what it is in a grid
+_ROWS, _TINY = 0.2, 0.4  # shares of the lessons of `affine`, see `_staged`
 _FAR = 256  # positions of `affine`, whose law repeats
 
 
@@ -69,7 +69,7 @@ class Lines:
     places: int
 
     def draw(self, cells: int, generator: torch.Generator) -> Lesson:
-        h, w = _size(generator, _ROWS if self.task == "affine" else 0.0)
+        h, w = _size(generator) if self.task == "sum" else _staged(generator)
         count = max(1, min(256, cells // (h * w)))
         if self.task == "sum":
             # Values end at places - 1: what rows may reach, columns may not.
@@ -87,15 +87,24 @@ class Lines:
         return Lesson(solution, clues(count, h, w, generator), rows, columns)
 
 
-def _size(generator: torch.Generator, rows: float) -> tuple[int, int]:
-    """Height and width: any up to LONGEST, mostly small, of at most CELLS cells; `rows` more of
-    them have a single row or column."""
+def _size(generator: torch.Generator) -> tuple[int, int]:
+    """Height and width: any up to LONGEST, mostly small, of at most CELLS cells."""
     log = torch.rand(2, generator=generator) * math.log(LONGEST + 1)
     h, w = log.exp().long().tolist()
-    if rows and float(torch.rand(1, generator=generator)) < rows:
-        h = 1
     w = max(1, min(w, CELLS // h))
     return (w, h) if _whole(generator, 0, 1) else (h, w)
+
+
+def _staged(generator: torch.Generator) -> tuple[int, int]:
+    """Sizes for `affine`, whose law comes in stages: what a cell is along one line (single rows and
+    columns), how two lines add up (tiny grids), and both together (any size)."""
+    kind = float(torch.rand(1, generator=generator))
+    if kind < _TINY:
+        return _whole(generator, 2, 4), _whole(generator, 2, 4)
+    h, w = _size(generator)
+    if kind < _TINY + _ROWS:
+        return (1, w) if _whole(generator, 0, 1) else (h, 1)
+    return h, w
 
 
 def lines(count: int, size: int, limit: int, generator: torch.Generator) -> Tensor:
@@ -109,13 +118,13 @@ def lines(count: int, size: int, limit: int, generator: torch.Generator) -> Tens
 
 
 def clues(count: int, h: int, w: int, generator: torch.Generator) -> Tensor:
-    """[count, h, w] bool: the corner and its neighbours, and up to five cells anywhere. Where there
-    are five, one of them mostly tells what the constants of a far cell's kind come to; only where
-    there are fewer must it be computed."""
+    """[count, h, w] bool: the corner and its neighbours, and in larger grids up to five cells
+    anywhere: where they are few, what they would tell must be computed."""
     given = torch.zeros(count, h, w, dtype=torch.bool)
     more = torch.randint(h * w, (count, 5), generator=generator)
     kept = torch.rand(count, 5, generator=generator) < torch.rand(count, 1, generator=generator)
-    given.view(count, -1).scatter_(1, torch.where(kept, more, 0), True)
+    if h * w > 16:
+        given.view(count, -1).scatter_(1, torch.where(kept, more, 0), True)
     given[:, :1, :2] = given[:, :2, :1] = True
     return given
 
