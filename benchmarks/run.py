@@ -396,7 +396,13 @@ MEASUREMENTS: list[Measurement] = [
     CanvasRuns("canvas-sum", CanvasBenchConfig(sizes=GRIDS, repeats=2, exact=100, threads=THREADS)),
     CanvasRuns(
         "canvas-affine",
-        CanvasBenchConfig(task="affine", sizes=GRIDS[3:], repeats=2, exact=100, threads=THREADS),
+        CanvasBenchConfig(
+            task="affine",
+            sizes=((8, 8), (32, 32), (64, 64), (100, 100)),
+            repeats=2,
+            exact=100,
+            threads=THREADS,
+        ),
     ),
     CanvasRuns(
         "canvas-batches",
@@ -409,7 +415,6 @@ MEASUREMENTS: list[Measurement] = [
         ),
     ),
     Passes("passes-sudoku", CanvasStudyConfig(threads=THREADS)),
-    Passes("passes-latin", CanvasStudyConfig(task="latin", threads=THREADS)),
     JacobiTrace("settling-math", JacobiConfig(threads=THREADS)),
     JacobiTrace(
         "settling-code", JacobiConfig(target="code-mini", workload="code", threads=THREADS)
@@ -417,7 +422,7 @@ MEASUREMENTS: list[Measurement] = [
     Bench(
         "jacobi-math",
         BenchConfig(
-            **MATH, prompts=32, arms=("none", "ngram:8", "jacobi:4", "jacobi:8", "lookahead:8")
+            **MATH, prompts=16, arms=("none", "ngram:8", "jacobi:4", "jacobi:8", "lookahead:8")
         ),
         page=CANVAS,
     ),
@@ -425,7 +430,7 @@ MEASUREMENTS: list[Measurement] = [
         "jacobi-code",
         BenchConfig(
             **CODE | {"max_new_tokens": 96},
-            prompts=16,
+            prompts=8,
             temperature=0.7,
             arms=("none", "ngram:4", "jacobi:8", "lookahead:8"),
         ),
