@@ -219,8 +219,9 @@ class CanvasRuns:
 
     def measure(self, out: Path) -> None:
         canvas_bench(self.config, out)
-        for plot in ("tokens_vs_time.png", "latency_vs_cells.png"):
-            show(out / plot, self.name)
+        show(out / "tokens_vs_time.png", self.name)
+        if len(self.config.sizes) > 1:
+            show(out / "latency_vs_cells.png", self.name)
 
 
 @dataclass(frozen=True)
