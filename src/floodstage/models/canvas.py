@@ -288,7 +288,7 @@ def fresh_canvas(config: CanvasConfig, architecture: str, seed: int) -> Denoiser
                 p.normal_(std=0.1)
             elif "embed" in name:
                 period = config.values if "embed_value" in name else config.places
-                p.copy_(_waves(*p.shape, period=period))
+                p.copy_(_waves(len(p), config.hidden, period))
             elif "head" in name:
                 p.normal_(std=0.02)
             elif p.ndim == 2:
