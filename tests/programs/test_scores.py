@@ -80,6 +80,8 @@ def test_a_program_has_the_means_of_its_demo_samples() -> None:
     """What a test sample is like may rank nothing."""
     asked = task("demo", "demo", "test")
     trials = judged(asked, gave(WANTED, [[1, 2], [3, 0]], [[1, 2], [0, 0]]))
-    verdict = verdict_of(Candidate("a", "t", "", ""), asked, trials, queue_s=0.0, attempts=1)
+    verdict = verdict_of(
+        Candidate("a", "t", "", ""), asked, trials, queue_s=0.0, reply_s=0.0, attempts=1
+    )
     assert verdict.kind is Kind.WRONG
     assert (verdict.cells, verdict.shape) == ((1 + 0.75) / 2, 1.0)
