@@ -119,7 +119,7 @@ class Sweep:
         found = read_trace(out)
         write_report(found, analyze(found), out / "analysis")
         for plot in ("tau_vs_draft_len", "cost_curve", "survival", "tokens_per_s", "reliability"):
-            show(out / "analysis" / f"{plot}.png", self.name)
+            show(out / "analysis", self.name, f"{plot}.png")
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,7 @@ class Ladder:
 
     def measure(self, out: Path) -> None:
         ladder(self.config, out)
-        for plot in ("time_vs_roots.png", "speedup_vs_roots.png"):
-            show(out / plot, self.name)
+        show(out, self.name)
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ class Study:
 
     def measure(self, out: Path) -> None:
         run_study(self.config, out)
-        show(out / "accuracy_vs_k.png", self.name)
+        show(out, self.name)
 
 
 @dataclass(frozen=True)
@@ -219,9 +218,7 @@ class CanvasRuns:
 
     def measure(self, out: Path) -> None:
         canvas_bench(self.config, out)
-        show(out / "tokens_vs_time.png", self.name)
-        if len(self.config.sizes) > 1:
-            show(out / "latency_vs_cells.png", self.name)
+        show(out, self.name)
 
 
 @dataclass(frozen=True)
@@ -242,8 +239,7 @@ class Passes:
 
     def measure(self, out: Path) -> None:
         canvas_study(self.config, out)
-        for plot in ("exactness_vs_passes.png", "filmstrip.png"):
-            show(out / plot, self.name)
+        show(out, self.name)
 
 
 @dataclass(frozen=True)
@@ -265,7 +261,7 @@ class JacobiTrace:
 
     def measure(self, out: Path) -> None:
         run_jacobi(self.config, out)
-        show(out / "accuracy_by_step.png", self.name)
+        show(out, self.name)
 
 
 @dataclass(frozen=True)
@@ -339,11 +335,15 @@ class Programs:
             programs_bench(self.config, out)
 
 
-def show(plot: Path, name: str) -> None:
-    """Put a plot where the pages find it."""
+def show(out: Path, name: str, plots: str = "*.png") -> None:
+    """Put the plots of a run where the pages find them."""
     folder = EXPERIMENTS / name
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(plot, folder / plot.name)
+    found = sorted(out.glob(plots))
+    if not found:
+        raise SystemExit(f"{name} has drawn no {plots}.")
+    for plot in found:
+        shutil.copy(plot, folder / plot.name)
 
 
 MATH = {"target": "math-mini", "threads": THREADS}

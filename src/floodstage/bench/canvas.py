@@ -24,9 +24,10 @@ from rich.progress import track
 from floodstage.bench.canvas_plots import draw_canvas
 from floodstage.bench.canvas_tables import DRAFTED, ONE, REFINE, TWIN, summarise
 from floodstage.bench.measure import environment, same_settings
-from floodstage.bench.records import keep_rows, write_whole
+from floodstage.bench.records import keep_rows
 from floodstage.bench.tables import Table, write_tables
 from floodstage.core.errors import ConfigError
+from floodstage.core.files import write_whole
 from floodstage.core.protocols import Drafter
 from floodstage.decoding.refine import Refinement
 from floodstage.drafting.ngram import NgramDrafter

@@ -21,8 +21,9 @@ from rich.progress import track
 from floodstage.bench.canvas import load_pair
 from floodstage.bench.canvas_plots import draw_study, filmstrip
 from floodstage.bench.measure import environment, same_settings
-from floodstage.bench.records import keep_rows, write_whole
+from floodstage.bench.records import keep_rows
 from floodstage.bench.tables import Table, write_tables
+from floodstage.core.files import write_whole
 from floodstage.decoding.refine import Refinement
 from floodstage.engine.canvas import CanvasEngine, CanvasTwin
 from floodstage.models.files import fingerprint

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from floodstage.bench.records import whole_lines, write_whole
+from floodstage.bench.records import whole_lines
 from floodstage.bench.workloads import Workload
 from floodstage.core.errors import ConfigError, RunError
+from floodstage.core.files import write_whole
 from floodstage.core.protocols import Drafter, DraftSession
 from floodstage.core.types import Commit, Draft, Proposal, Request, StepRecord, TokenId
 from floodstage.engine.engine import Engine

@@ -23,9 +23,10 @@ from torch import nn
 from floodstage.bench.flood_plots import draw_ladder
 from floodstage.bench.flood_tables import BASE, CHARS, SPANS, TUNED, summarise
 from floodstage.bench.measure import environment, same_settings
-from floodstage.bench.records import keep_rows, write_whole
+from floodstage.bench.records import keep_rows
 from floodstage.bench.tables import Table, write_tables
 from floodstage.core.errors import ConfigError
+from floodstage.core.files import write_whole
 from floodstage.core.types import Request
 from floodstage.decoding.draws import Drawing, Memory
 from floodstage.decoding.exactness import STAGES, exactness

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from floodstage.bench.flood_plots import draw_study
 from floodstage.bench.measure import environment, same_settings
-from floodstage.bench.records import whole_lines, write_whole
+from floodstage.bench.records import whole_lines
 from floodstage.bench.tables import Table, write_tables
+from floodstage.core.files import write_whole
 from floodstage.core.metrics import auroc, recall_at
 from floodstage.decoding.draws import NOISES, Drawing, Draws
 from floodstage.decoding.exactness import matches

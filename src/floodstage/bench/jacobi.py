@@ -22,10 +22,11 @@ from torch import Tensor
 from floodstage.bench.flood_plots import picture
 from floodstage.bench.measure import environment, same_settings
 from floodstage.bench.plots import Axes
-from floodstage.bench.records import keep_rows, write_whole
+from floodstage.bench.records import keep_rows
 from floodstage.bench.tables import Table, write_tables
 from floodstage.bench.workloads import load_workload
 from floodstage.core.errors import ConfigError
+from floodstage.core.files import write_whole
 from floodstage.core.protocols import Target
 from floodstage.core.types import TokenId, TokenIds
 from floodstage.engine.build import EngineConfig, build

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from floodstage.bench.measure import environment
-from floodstage.bench.records import write_whole
 from floodstage.bench.summary import markdown_table
 from floodstage.core.errors import ConfigError
+from floodstage.core.files import write_whole
 from floodstage.core.spans import Spans
 from floodstage.programs.gallery.files import LIBRARY, write_gallery
 from floodstage.programs.inputs.candidates import read_candidates

@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.progress import track
 
 from floodstage.bench.measure import environment, same_settings
-from floodstage.bench.records import keep_rows, write_whole
+from floodstage.bench.records import keep_rows
 from floodstage.bench.summary import markdown_table
 from floodstage.core.errors import ConfigError, ContextError, InputError
+from floodstage.core.files import write_whole
 from floodstage.core.spans import Spans
 from floodstage.core.types import Request
 from floodstage.engine.build import EngineConfig, build
@@ -31,7 +32,7 @@ from floodstage.engine.options import Options
 from floodstage.programs.inputs.candidates import read_candidates
 from floodstage.programs.records import CheckTask, Task, Verdict
 from floodstage.programs.store.outputs import pass_rates
-from floodstage.programs.validate import ValidateConfig, validate, write_outputs
+from floodstage.programs.validate import ValidateConfig, in_order, validate, write_outputs
 
 SAMPLES = "samples.jsonl"
 STOPS = ("\nclass ", "\ndef ", "\nif ", "\nprint(", "\n#", "\n@", "\nimport ", "\nfrom ")
@@ -196,8 +197,7 @@ def _validated(config: SampleConfig, tasks: Mapping[str, Task], out: Path) -> li
     found: list[Verdict] = []
     validate(candidates, tasks, out, config.validate, Spans(), found.append)
     write_outputs(out, Path(SAMPLES).stem, tasks, candidates)
-    order = {candidate.id: i for i, candidate in enumerate(candidates)}
-    return sorted(found, key=lambda verdict: order[verdict.candidate_id])
+    return in_order(found, candidates)
 
 
 def _summed(

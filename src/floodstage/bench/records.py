@@ -93,13 +93,6 @@ def whole_lines(path: Path) -> list[bytes]:
     return whole.splitlines()
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Put `content` at `path` in one step, so that nobody ever reads half of it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    part.replace(path)
-
-
 Rows = Callable[[list[dict[str, Any]]], Iterator[dict[str, Any]]]
 
 

@@ -19,10 +19,10 @@ from typing import Any
 from floodstage.bench.analysis import Analysis, ArmFigures, first_ids, tpot_s
 from floodstage.bench.curves import Bin, Block, Lag, Position, RowCost
 from floodstage.bench.plots import Plot, draw_all
-from floodstage.bench.records import write_whole
 from floodstage.bench.tables import NOTES, Table, environment, flat, tables, usage
 from floodstage.bench.tables import markdown as table_markdown
 from floodstage.bench.trace import COUNTS, SECONDS, Answer, ArmTrace, RunTrace, describe
+from floodstage.core.files import write_whole
 from floodstage.core.metrics import Interval
 
 Cells = Iterable[Sequence[Any]]

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from floodstage.bench.records import read_records, write_whole
+from floodstage.bench.records import read_records
 from floodstage.core.errors import RunError
+from floodstage.core.files import write_whole
 from floodstage.core.metrics import Cost, Interval, acceptance_by_position, speedup, tau
 from floodstage.core.types import StepRecord
 

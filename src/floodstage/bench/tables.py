@@ -13,8 +13,8 @@ from typing import Any
 
 from floodstage.bench.analysis import Analysis, ArmFigures, Regret
 from floodstage.bench.curves import SELECTED, Block
-from floodstage.bench.records import write_whole
 from floodstage.bench.summary import markdown_table
+from floodstage.core.files import write_whole
 from floodstage.core.metrics import Interval
 
 

@@ -43,6 +43,7 @@ from floodstage.programs.validate import (
     Selection,
     ValidateConfig,
     cores,
+    in_order,
     level_of,
     library_names_of,
     validate,
@@ -101,8 +102,7 @@ def run_validate(
     with spans("report"):
         name = Path(file.name.removesuffix(".gz")).stem
         written = write_outputs(out, name, tasks, candidates)
-        order = {candidate.id: i for i, candidate in enumerate(candidates)}
-        found.sort(key=lambda verdict: order[verdict.candidate_id])
+        found = in_order(found, candidates)
     spans.stop()
     rows = rows_of(spans, work, found, process_time())
     run = measured(rows, found, workers=work.workers, fresh=fresh)

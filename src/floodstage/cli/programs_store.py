@@ -43,7 +43,7 @@ def verify(
     from floodstage.programs.validate import Selection, cores
     from floodstage.programs.verify import verifiable, verify
 
-    opened(run).base.close()
+    opened(run).close()
     chosen = verifiable(run, Selection(tasks=tuple(task or ()), count=count, seed=seed))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("running again", total=len(chosen))

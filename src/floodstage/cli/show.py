@@ -14,13 +14,13 @@ from rich.style import Style
 from rich.table import Table as Screen
 
 from floodstage.bench.batches import BatchSummary, markdown
-from floodstage.bench.records import write_whole
 from floodstage.bench.summary import ACCEPTED, HEAD, POSITIONS, ArmSummary, cells, survival
 from floodstage.bench.tables import Table
 from floodstage.bench.tables import markdown as tables_markdown
 from floodstage.bench.timing import Timing
 from floodstage.bench.timing import table as timing_table
 from floodstage.core.errors import ConfigError
+from floodstage.core.files import write_whole
 from floodstage.decoding.flood import FloodDecoder
 from floodstage.decoding.refine import Refinement
 from floodstage.engine.build import ASSETS, shipped

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from floodstage.core.errors import RunError
+from floodstage.core.files import write_whole
 from floodstage.core.spans import SpanRow, Spans
 from floodstage.programs.records import Verdict, verdicts_digest
 from floodstage.programs.sandbox.tickets import Work
@@ -105,7 +106,7 @@ def write_profile(out: Path, run: Measured, rows: Sequence[Row]) -> None:
     path = out / FILE
     if run.fresh or not path.exists():
         told = {"run": asdict(run), "rows": [asdict(row) for row in rows]}
-        path.write_text(json.dumps(told, indent=1) + "\n")
+        write_whole(path, json.dumps(told, indent=1) + "\n")
 
 
 def read_measured(run: Path) -> Measured:

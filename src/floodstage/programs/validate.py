@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from floodstage.core.errors import ConfigError, InputError, unknown
+from floodstage.core.files import write_whole
 from floodstage.core.spans import Spans
 from floodstage.programs.inputs.files import text_of
 from floodstage.programs.inputs.tasks import has_part
@@ -155,10 +156,14 @@ def write_outputs(
             made = submission(tasks, verdicts, store.trials, lambda x: len(wanted[x].source))
             written[out / "submission.json"] = json.dumps(made)
     for path, text in written.items():
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text)
-        part.replace(path)
+        write_whole(path, text)
     return list(written)
+
+
+def in_order(verdicts: Iterable[Verdict], candidates: Sequence[Candidate]) -> list[Verdict]:
+    """Verdicts in the order of their candidates: they come as they are reached."""
+    place = {candidate.id: i for i, candidate in enumerate(candidates)}
+    return sorted(verdicts, key=lambda verdict: place[verdict.candidate_id])
 
 
 def _backend(config: ValidateConfig, setup: Setup, spans: Spans) -> Backend:

@@ -29,6 +29,7 @@ CELLS = 1024
 LONGEST = 96
 """The most rows or columns of one."""
 _ROWS, _TINY = 0.2, 0.4  # shares of the lessons of `affine`, see `_staged`
+_SIDE = 4  # the most rows or columns of a tiny grid
 _FAR = 256  # positions of `affine`, whose law repeats
 
 
@@ -100,7 +101,7 @@ def _staged(generator: torch.Generator) -> tuple[int, int]:
     columns), how two lines add up (tiny grids), and both together (any size)."""
     kind = float(torch.rand(1, generator=generator))
     if kind < _TINY:
-        return _whole(generator, 2, 4), _whole(generator, 2, 4)
+        return _whole(generator, 2, _SIDE), _whole(generator, 2, _SIDE)
     h, w = _size(generator)
     if kind < _TINY + _ROWS:
         return (1, w) if _whole(generator, 0, 1) else (h, 1)
@@ -123,7 +124,7 @@ def clues(count: int, h: int, w: int, generator: torch.Generator) -> Tensor:
     given = torch.zeros(count, h, w, dtype=torch.bool)
     more = torch.randint(h * w, (count, 5), generator=generator)
     kept = torch.rand(count, 5, generator=generator) < torch.rand(count, 1, generator=generator)
-    if h * w > 16:
+    if h * w > _SIDE**2:
         given.view(count, -1).scatter_(1, torch.where(kept, more, 0), True)
     given[:, :1, :2] = given[:, :2, :1] = True
     return given

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from floodstage.core.errors import ConfigError
+from floodstage.core.files import write_whole
 from floodstage.programs.records import Kind, Verdict, source_digest
 from floodstage.programs.store.store import Store
 
@@ -85,9 +86,7 @@ def export(store: Store, folder: Path, keep: int) -> int:
 
 def _write(path: Path, source: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(source.encode("utf-8", "surrogatepass"))
-    part.replace(path)
+    write_whole(path, source.encode("utf-8", "surrogatepass"))
 
 
 def _score(verdict: Verdict, demo_only: bool) -> int:
