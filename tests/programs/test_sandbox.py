@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from floodstage.core.errors import ConfigError, SandboxError
 from floodstage.programs.sandbox import selftest as tested
+from floodstage.programs.sandbox.checker import SHIFT
 from floodstage.programs.sandbox.limits import Limits
 from floodstage.programs.sandbox.lockdown import Level, best_level
 from floodstage.programs.sandbox.pool import Pool
@@ -271,6 +272,45 @@ def test_checks_may_expect_errors_and_use_the_prompt(pool: Pool) -> None:
     )
     source = "def f(x):\n    if x == 'a': raise ValueError('no')\n    return x + x"
     assert kinds(pool, split(source, checks, prompt)) == ["passed"]
+
+
+AHEAD = (
+    "import os\n"
+    "os.write(6, b''.join(b'{\"call\":%d,\"value\":%d}\\n' % (k, k + 1) for k in range(1, 99)))\n"
+    "def f(x): return 0"
+)
+"""Answers right before it is asked, and more than it will be asked; 6 is where answers go."""
+AFTER_EACH_OTHER = {
+    "def f(x): return x + 1": "passed", "def f(x): return 0": "wrong", AHEAD: "passed",
+    "def f(x): return None": "wrong", "import os\ndef f(x): os._exit(0)": "crash",
+    "def f(x):\n  while True: pass": "timeout", "def f(:": "syntax",
+    "def f(x): return 'a' * (3 << 20)": "output_limit", "def f(x): return f": "invalid_output",
+}  # fmt: skip
+
+
+def test_checks_serve_one_program_after_the_other() -> None:
+    """Each as if it were alone, whatever the one before it did: their process stays for some."""
+    sources = [s for s in AFTER_EACH_OTHER for _ in range(2)] + list(AFTER_EACH_OTHER)
+    endless = replace(split("def f(x): return x", "def check(f):\n  while True: pass"), id=99)
+    with nothing_left(), Pool(1, Setup(best_level().value)) as pool:
+        jobs = [replace(split(source), id=i) for i, source in enumerate(sources)]
+        replies = {t.job.id: r.trials[0] for t, r in pool.run([jobs[0], endless, *jobs[1:]])}
+        assert pool.work.replaced == 0
+    assert [replies[job.id]["kind"] for job in jobs] == [AFTER_EACH_OTHER[s] for s in sources]
+    assert replies[99]["kind"] == "timeout"
+
+
+def test_checks_begin_alike_and_their_process_stays_for_some() -> None:
+    checks = (
+        "import os, random\ndef check(f):\n    assert 'old' not in globals()\n    globals()['old'] = 1\n"
+        "    assert False, (os.getpid(), random.random(), f(1))\n"
+    )
+    with Pool(1, Setup(best_level().value)) as pool:
+        jobs = [replace(split("def f(x): return x", checks), id=i) for i in range(SHIFT + 1)]
+        said = [reply.trials[0]["detail"].split(": ")[1] for _, reply in pool.run(jobs)]
+    assert len(set(said[:SHIFT])) == 1
+    assert len({text.split(",")[0] for text in said}) == 2
+    assert len({text.split(",", 1)[1] for text in said}) == 1
 
 
 def test_checks_that_send_a_function_are_not_run(pool: Pool) -> None:

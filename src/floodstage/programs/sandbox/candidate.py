@@ -17,6 +17,8 @@ from floodstage.programs.sandbox.values import Unsendable, decode, encode
 
 FILE = "<candidate>"
 LONGEST_MESSAGE = 300
+BLOCK = 1 << 16
+_line = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def run_candidate(descriptors: Sequence[int]) -> None:
@@ -52,13 +54,13 @@ def _define(code: types.CodeType) -> dict[str, Any]:
 
 
 def _answer_calls(space: dict[str, Any], calls: int, answers: int) -> None:
-    with os.fdopen(calls, "rb") as lines:
-        for line in lines:
-            call = json.loads(line)
-            args, named = decode(call["args"]), decode(call["named"])
-            function = space.get(call["name"])
-            outcome = _outcome(function, args, named)
-            say(answers, {"call": call["call"], **outcome})
+    lines = Lines(calls)
+    while (line := lines.next()) is not None:
+        call = json.loads(line)
+        args, named = decode(call["args"]), decode(call["named"])
+        function = space.get(call["name"])
+        outcome = _outcome(function, args, named)
+        say(answers, {"call": call["call"], **outcome})
 
 
 def _outcome(function: Callable[..., Any] | None, args: Any, named: Any) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def say(descriptor: int, value: dict[str, Any]) -> None:
     """One line of JSON, whole."""
-    rest = memoryview(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+    rest = memoryview(_line(value).encode() + b"\n")
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
@@ -95,7 +97,28 @@ def say(descriptor: int, value: dict[str, Any]) -> None:
 def read_all(descriptor: int) -> bytes:
     """A pipe to its end. Without a file object, which would cost a child more than the reading."""
     blocks = []
-    while block := os.read(descriptor, 1 << 16):
+    while block := os.read(descriptor, BLOCK):
         blocks.append(block)
     os.close(descriptor)
     return b"".join(blocks)
+
+
+class Lines:
+    """The lines that come out of a pipe, of `most_bytes` each. Without a file object as well."""
+
+    def __init__(self, descriptor: int, most_bytes: int | None = None) -> None:
+        self.descriptor, self.most_bytes = descriptor, most_bytes
+        self.buffer = bytearray()
+
+    def next(self) -> bytes | None:
+        """The next one, None at the end. Raises OverflowError for one that is too long."""
+        while (end := self.buffer.find(b"\n")) < 0:
+            if self.most_bytes is not None and len(self.buffer) > self.most_bytes:
+                raise OverflowError
+            block = os.read(self.descriptor, BLOCK)
+            if not block:
+                return None
+            self.buffer += block
+        line = bytes(self.buffer[:end])
+        del self.buffer[: end + 1]
+        return line

@@ -1,4 +1,7 @@
-"""The process of the checks: it never loads a candidate, it asks the candidate's process.
+"""The process of the checks: it never loads a candidate, it asks the candidates' processes.
+
+One process serves some programs, one after the other, by a pair of pipes for each: checks are
+trusted, and begin with nothing but the library and the same random numbers.
 
 Each name that the checks call is a proxy: arguments go out as JSON, the answer comes back as JSON
 and is rebuilt from plain builtins. So what an answer is compared with, and by which `==`, is
@@ -8,17 +11,19 @@ nothing that a candidate can reach. Checks and prompt are trusted; answers are n
 from __future__ import annotations
 
 import builtins
+import functools
 import json
 import os
+import random
 import traceback
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from floodstage.programs.sandbox.candidate import read_all, say
+from floodstage.programs.sandbox.candidate import Lines, say
 from floodstage.programs.sandbox.values import Malformed, Unsendable, decode, encode
 
 FILE = "<checks>"
-BLOCK = 1 << 16
 
 
 class Gone(BaseException):
@@ -30,20 +35,33 @@ class Refused(BaseException):
 
 
 def run_checks(descriptors: Sequence[int]) -> None:
-    """Descriptors are program, result, calls, answers. Says one line: what the checks found."""
-    program, result, calls, answers = descriptors
-    job = json.loads(read_all(program))
-    peer = Peer(calls, answers, job["result_bytes"])
-    say(result, {"checked": _verdict(job, peer)})
+    """Descriptors are programs, result, and calls, answers of each candidate. For each line of
+    programs says one: what the checks found."""
+    programs, result, *talk = descriptors
+    lines = Lines(programs)
+    for calls, answers in zip(talk[::2], talk[1::2], strict=True):
+        if (line := lines.next()) is None:
+            return
+        job = json.loads(line)
+        random.seed(0)
+        verdict = _verdict(job, Peer(calls, answers, job["result_bytes"]))
+        os.close(calls)
+        os.close(answers)
+        say(result, {"checked": verdict})
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(text: str) -> types.CodeType:
+    return compile(text, FILE, "exec", dont_inherit=True)
 
 
 def _verdict(job: dict[str, Any], peer: Peer) -> dict[str, Any]:
     space: dict[str, Any] = {"__name__": "checks"}
     proxies = {name: peer.function(name) for name in job["entries"]}
     try:
-        exec(compile(job["prompt"], FILE, "exec", dont_inherit=True), space)
+        exec(_compiled(job["prompt"]), space)
         space.update(proxies)
-        exec(compile(job["checks"], FILE, "exec", dont_inherit=True), space)
+        exec(_compiled(job["checks"]), space)
         if job["calls_check"]:
             space["check"](proxies[job["entries"][0]])
         return {"kind": "passed"}
@@ -71,9 +89,8 @@ class Peer:
     """The candidate's process, seen from here."""
 
     def __init__(self, calls: int, answers: int, most_bytes: int) -> None:
-        self.calls, self.answers, self.most_bytes = calls, answers, most_bytes
+        self.calls, self.answers = calls, Lines(answers, most_bytes)
         self.count = 0
-        self.buffer = bytearray()
         self.raised: BaseException | None = None
         self.raised_by: dict[str, Any] = {}
 
@@ -121,15 +138,13 @@ class Peer:
         raise self.raised
 
     def _line(self) -> bytes:
-        while (end := self.buffer.find(b"\n")) < 0:
-            if len(self.buffer) > self.most_bytes:
-                raise Refused("output_limit", f"a value of more than {self.most_bytes} bytes")
-            block = os.read(self.answers, BLOCK)
-            if not block:
-                raise Gone
-            self.buffer += block
-        line = bytes(self.buffer[:end])
-        del self.buffer[: end + 1]
+        try:
+            line = self.answers.next()
+        except OverflowError:
+            most_bytes = self.answers.most_bytes
+            raise Refused("output_limit", f"a value of more than {most_bytes} bytes") from None
+        if line is None:
+            raise Gone
         return line
 
 

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from floodstage.programs.sandbox import kernel
 from floodstage.programs.sandbox.candidate import run_candidate
+from floodstage.programs.sandbox.checker import Checker
 from floodstage.programs.sandbox.checks import run_checks
 from floodstage.programs.sandbox.family import sweep
 from floodstage.programs.sandbox.jobs import run_data, run_split
@@ -55,8 +56,9 @@ def main() -> NoReturn:
         for each in (zygote, checker):
             _greet(each)
         driver.sendall(frame(pack({"ready": os.getpid()})))
+        checks = Checker(checker)
         while True:
-            _serve_one(frames.next_job(), zygote, checker, driver)
+            _serve_one(frames.next_job(), zygote, checks, driver)
     except EngineFault as fault:
         driver.sendall(frame(pack({"fault": str(fault)})))
         _leave(1)
@@ -70,15 +72,15 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _serve_one(job: Job, zygote: Zygote, checker: Zygote, driver: socket.socket) -> None:
+def _serve_one(job: Job, zygote: Zygote, checker: Checker, driver: socket.socket) -> None:
     began_s = time.monotonic()
-    killing_s = zygote.killing_s + checker.killing_s
+    killing_s = zygote.killing_s
     try:
         if job.checks is None:
             trials = run_data(job, zygote, driver.fileno())
         else:
             trials = run_split(job, zygote, checker, driver.fileno())
-        killing_s = zygote.killing_s + checker.killing_s - killing_s
+        killing_s = zygote.killing_s - killing_s
         reply = Reply(job.id, trials, began_s, time.monotonic(), killing_s)
     except (EngineFault, OSError, ValueError, KeyError, TypeError) as fault:
         reply = Reply(job.id, fault=f"{type(fault).__name__}: {fault}")

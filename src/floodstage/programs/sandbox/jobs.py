@@ -6,18 +6,16 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from floodstage.programs.records import Kind
+from floodstage.programs.sandbox.checker import Checker
 from floodstage.programs.sandbox.endings import Trial, ending, told, trial, undefined
 from floodstage.programs.sandbox.limits import Limits
 from floodstage.programs.sandbox.ward import EngineFault, Ward, Zygote
 from floodstage.programs.sandbox.watch import Watch
 from floodstage.programs.sandbox.wire import Job, pack
 
-CHECKS_CPU = 5.0
-"""The checks may use so many times the candidate's CPU time, and a second."""
 COSTLY = frozenset({Kind.TIMEOUT, Kind.MEMORY, Kind.CRASH, Kind.OUTPUT_LIMIT})
 """Endings that stop a job where it is told to stop."""
 SLICE_S = 0.1
@@ -62,7 +60,7 @@ def _some_samples(
     watch = Watch(driver, [ward], limits.idle_s)
     trials: list[Trial] = []
 
-    def progress() -> None:
+    def progress() -> bool:
         while ward.lines and len(trials) < len(left) and not ward.over:
             line = ward.lines.pop(0)
             if not trials and (fault := undefined(line)):
@@ -73,6 +71,7 @@ def _some_samples(
                     ward.kill("done")
             else:
                 ward.kill("protocol")
+        return ward.ended is not None
 
     try:
         watch.run(progress)
@@ -109,41 +108,32 @@ def _spent(ward: Ward, watch: Watch) -> Trial:
     return spent
 
 
-def run_split(job: Job, zygote: Zygote, checker: Zygote, driver: int) -> list[Trial]:
+def run_split(job: Job, zygote: Zygote, checker: Checker, driver: int) -> list[Trial]:
     """The one trial of a program under its checks. Raises EngineFault, DriverGone."""
     limits = Limits(**job.limits)
-    patient = replace(limits, cpu_s=CHECKS_CPU * limits.cpu_s + 1.0)
     program = pack({"source": job.source, "entries": job.entries})
-    asked, asking = os.pipe2(os.O_CLOEXEC)
-    answer, answering = os.pipe2(os.O_CLOEXEC)
-    checks = pack(
-        {
-            **{"prompt": job.prompt, "checks": job.checks, "entries": job.entries},
-            **{"calls_check": job.calls_check, "result_bytes": limits.result_bytes},
-        }
-    )
-    wards: list[Ward] = []
+    judge, talk = checker.begin(job, limits)
     try:
-        wards.append(Ward(zygote, program, limits, (asked, answering),
-                          total_cpu_s=limits.cpu_s, most_lines=1))  # fmt: skip
-        wards.append(Ward(checker, checks, patient, (asking, answer),
-                          total_cpu_s=patient.cpu_s, most_lines=1))  # fmt: skip
+        candidate = Ward(zygote, program, limits, talk, total_cpu_s=limits.cpu_s, most_lines=1)
     finally:
-        for descriptor in (asked, asking, answer, answering):
+        for descriptor in talk:
             os.close(descriptor)
-    candidate, judge = wards
-    watch = Watch(driver, wards, limits.idle_s)
+    found: Trial = {}
 
-    def progress() -> None:
-        if judge.ended is not None and not (judge.lines and _found(judge)["kind"] == "gone"):
+    def progress() -> bool:
+        if not found and judge.lines:
+            found.update(json.loads(judge.lines.pop())["checked"])  # no candidate has this pipe
+        if (found or judge.ended is not None) and found.get("kind") != "gone":
             candidate.kill("done")  # else it has ended by itself, or its limits will end it
+        return candidate.ended is not None and bool(found or judge.ended)
 
     try:
-        watch.run(progress)
-        return [{**_judged(candidate, judge), **_spent_split(candidate)}]
+        Watch(driver, [candidate, judge], limits.idle_s).run(progress)
+        spent = _spent_split(candidate)
+        checker.done(judge)
+        return [{**_judged(candidate, judge, found), **spent}]
     finally:
-        for ward in wards:
-            ward.close()
+        candidate.close()
 
 
 def _spent_split(candidate: Ward) -> Trial:
@@ -157,17 +147,16 @@ def _spent_split(candidate: Ward) -> Trial:
     }
 
 
-def _judged(candidate: Ward, judge: Ward) -> Trial:
+def _judged(candidate: Ward, judge: Ward, found: Trial) -> Trial:
     """What the checks said, unless the candidate was stopped or left before they had a say."""
     if candidate.over not in ("", "done"):
         return ending(candidate)
     if judge.over in ("cpu", "idle"):
         return trial(Kind.TIMEOUT, "the checks took too long over its answers")
-    if not judge.lines:
+    if not found:
         status = judge.ended.status if judge.ended else 0
         raise EngineFault(f"the checks ended with status {status} and said nothing")
-    found = _found(judge)
-    kind = found.pop("kind")
+    kind = found["kind"]
     if kind != "gone":
         if kind == "exception" and found["error"] == "MemoryError":
             kind = Kind.MEMORY
@@ -175,9 +164,3 @@ def _judged(candidate: Ward, judge: Ward) -> Trial:
     if candidate.lines and (fault := undefined(candidate.lines[0])):
         return fault
     return ending(candidate)
-
-
-def _found(judge: Ward) -> Trial:
-    """What the checks said. Trusted: no candidate holds this pipe."""
-    found: Trial = json.loads(judge.lines[0])["checked"]
-    return found

@@ -36,11 +36,16 @@ def drop_capabilities(machine: str) -> None:
     _checked(_libc.syscall(CAPSET[machine], header, bytes(24)), "capset")
 
 
-def install_filter(program: bytes) -> None:
+def filter_pointer(program: bytearray) -> bytes:
+    """What seccomp wants to be pointed at: a BPF program's length and place. The program must
+    live, and keep its length."""
+    place = ctypes.addressof(ctypes.c_char.from_buffer(program))
+    return struct.pack("@HP", len(program) // 8, place)
+
+
+def install_filter(pointer: bytes) -> None:
     """A seccomp filter over this thread, for good. Raises OSError."""
-    held = ctypes.create_string_buffer(program, len(program))
-    head = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))
-    _checked(_libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0), "seccomp")
+    _checked(_libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, pointer, 0, 0), "seccomp")
 
 
 def landlock_abi() -> int:

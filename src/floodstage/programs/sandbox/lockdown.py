@@ -17,8 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from floodstage.programs.sandbox import kernel
-from floodstage.programs.sandbox.limits import Limits
-from floodstage.programs.sandbox.seccomp import ARCHITECTURES, NOBODY, allow_list, for_process
+from floodstage.programs.sandbox.seccomp import ARCHITECTURES, NOBODY, Filter, allow_list
 
 STACK_BYTES = 8 << 20
 OPEN_FILES = 32
@@ -54,41 +53,47 @@ def _knows_filters() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a zygote prepares once and each of its children applies to itself."""
+    """What a zygote has prepared for its children, each of which closes it around itself."""
 
-    level: Level
-    rules: int  # descriptor of the Landlock ruleset, -1 where there is none
-    base_bytes: int  # address space of the zygote, on top of which a program gets its memory
     parent: int  # the zygote
-    machine: str
-    filter: bytes  # the seccomp filter of nobody in particular, empty where there is none
+    base_bytes: int  # address space of the zygote, on top of which a program gets its memory
+    filter: Filter | None
 
-    def close(self, limits: Limits, cpu_s: float) -> None:
+    def close(self, memory_bytes: int, cpu_s: float) -> None:
         """Lock this process up; there is no way back. `cpu_s` is for the whole process, a net
         below the limit that is held from outside. Raises OSError."""
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self.parent:
             os._exit(1)  # the zygote died before it could be noticed
         os.setsid()
-        _limit(limits, self.base_bytes, cpu_s)
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        if self.machine in kernel.CAPSET:
-            kernel.drop_capabilities(self.machine)
-        if self.level is Level.STRICT:
-            kernel.landlock_restrict(self.rules)
-            os.close(self.rules)
+        _limit(resource.RLIMIT_AS, self.base_bytes + memory_bytes)
+        _limit(resource.RLIMIT_CPU, int(cpu_s) + 2)
+        _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+        _limit(resource.RLIMIT_NPROC, 0)
         if self.filter:
-            kernel.install_filter(for_process(self.filter, os.getpid()))
+            self.filter.install(os.getpid())
 
 
 def prepare_cell(level: Level) -> Cell:
-    """A cell for the children of this process. Raises OSError."""
-    rules = -1
+    """Lock this process, a zygote, up as far as one may be that still forks, and prepare the rest
+    for its children: what it has given up they never had, at no cost. Raises OSError."""
+    machine, base_bytes = platform.machine(), _address_space_bytes()
+    for what, most in (
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_STACK, STACK_BYTES),
+    ):
+        _limit(what, most)
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    if machine in kernel.CAPSET:
+        kernel.drop_capabilities(machine)
     if level is Level.STRICT:
         rules = kernel.landlock_ruleset(kernel.landlock_abi(), readable_paths())
-    machine = platform.machine()
-    filter = allow_list(machine, NOBODY) if level is not Level.LIMITS else b""
-    return Cell(level, rules, _address_space_bytes(), os.getpid(), machine, filter)
+        kernel.landlock_restrict(rules)
+        os.close(rules)
+    filter = Filter(allow_list(machine, NOBODY)) if level is not Level.LIMITS else None
+    return Cell(os.getpid(), base_bytes, filter)
 
 
 def readable_paths() -> list[str]:
@@ -98,21 +103,10 @@ def readable_paths() -> list[str]:
     return [*sorted(library - {""}), "/usr/share/zoneinfo", "/dev/null", "/dev/urandom"]
 
 
-def _limit(limits: Limits, base_bytes: int, cpu_s: float) -> None:
-    seconds = int(cpu_s) + 2
-    for what, value in (
-        (resource.RLIMIT_AS, base_bytes + limits.memory_bytes),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, OPEN_FILES),
-        (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_STACK, STACK_BYTES),
-    ):
-        hard = resource.getrlimit(what)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(what, (value, value))
+def _limit(what: int, most: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(what, (most, most))
 
 
 def _address_space_bytes() -> int:

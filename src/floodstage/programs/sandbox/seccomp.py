@@ -1,7 +1,7 @@
 """The allow-list of system calls, as a BPF program for x86_64 and aarch64.
 
-A pure function from (architecture, process id) to bytes. What is not listed gives EPERM, calls
-whose arguments BPF cannot look at (clone3, openat2) ENOSYS, another architecture kills.
+From (architecture, process id) to bytes. What is not listed gives EPERM, calls whose
+arguments BPF cannot look at (clone3, openat2) ENOSYS, another architecture kills.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from floodstage.programs.sandbox import kernel
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 X32 = 0x40000000
@@ -68,12 +70,21 @@ NOBODY = 0x7FFF_F1FE
 """No process has this id, and no line of the filter this number by accident."""
 
 
-def for_process(template: bytes, pid: int) -> bytes:
-    """The filter of a process from that of `NOBODY`: building one anew costs a child more than all
-    the rest of its lockdown."""
-    lines = [template[i : i + 8] for i in range(0, len(template), 8)]
-    mark, own = struct.pack("<I", NOBODY), struct.pack("<I", pid)
-    return b"".join(line[:4] + own if line[4:] == mark else line for line in lines)
+class Filter:
+    """The filter of `NOBODY`, ready to be made that of a process in place: whatever else a child
+    did to it would cost more than all the rest of its lockdown."""
+
+    def __init__(self, template: bytes) -> None:
+        mark = struct.pack("<I", NOBODY)
+        self.program = bytearray(template)
+        self.pointer = kernel.filter_pointer(self.program)
+        self.places = [i for i in range(4, len(template), 8) if template[i : i + 4] == mark]
+
+    def install(self, pid: int) -> None:
+        """Hold this thread, of the process `pid`, to the filter, for good. Raises OSError."""
+        for place in self.places:
+            struct.pack_into("<I", self.program, place, pid)
+        kernel.install_filter(self.pointer)
 
 
 def allow_list(machine: str, pid: int) -> bytes:

@@ -13,12 +13,12 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from floodstage.programs.sandbox.limits import Limits
-from floodstage.programs.sandbox.wire import Order, pack
+from floodstage.programs.sandbox.wire import Order, pack, shallow
 
 BLOCK = 1 << 16
 START_S = 20.0
@@ -52,10 +52,9 @@ class Zygote:
         before, self.memory_kills = self.memory_kills, memory_kills()
         return self.memory_kills > before
 
-    def fork(self, limits: Limits, total_cpu_s: float, descriptors: Sequence[int]) -> Any:
+    def fork(self, order: Order, descriptors: Sequence[int]) -> tuple[int, int]:
         """A child with these descriptors: its pid and its pidfd. Raises EngineFault."""
-        order = pack(asdict(Order(asdict(limits), total_cpu_s)))
-        socket.send_fds(self.control, [order], list(descriptors))
+        socket.send_fds(self.control, [pack(shallow(order))], list(descriptors))
         if not select.select([self.control], [], [], START_S)[0]:
             raise EngineFault("the zygote does not answer")
         message, handles, _, _ = socket.recv_fds(self.control, 4096, 1)
@@ -65,7 +64,10 @@ class Zygote:
 
 
 class Ward:
-    """One child under watch. `lines` are those of its result pipe after it was ready."""
+    """One child under watch. `lines` are those of its result pipe after it was ready.
+
+    `stays`: it is fed one program after the other, each a line, and lives until it is let go.
+    """
 
     def __init__(
         self,
@@ -76,8 +78,9 @@ class Ward:
         *,
         total_cpu_s: float,
         most_lines: int,
+        stays: bool = False,
     ) -> None:
-        self.most_lines = most_lines
+        self.most_lines, self.stays = most_lines, stays
         self.limits, self.control, self.zygote = limits, zygote.control, zygote
         self.lines: list[bytes] = []
         self.buffer = bytearray()
@@ -94,12 +97,14 @@ class Ward:
         self.output, printing = _pipe()
         theirs = (printing, reading, writing)
         try:
-            self.pid, self.handle = zygote.fork(limits, total_cpu_s, [*theirs, *talk])
+            order = Order(limits.memory_bytes, total_cpu_s)
+            self.pid, self.handle = zygote.fork(order, [*theirs, *talk])
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
         for descriptor in (self.program, self.result, self.output):
             os.set_blocking(descriptor, False)
+        self.feed()
 
     # -- clocks -------------------------------------------------------------------------------
 
@@ -114,10 +119,16 @@ class Ward:
 
     def waited_s(self) -> float:
         """Time spent waiting for a core; 0 where the kernel does not say."""
+        try:  # without a file object, which would cost more than all the rest of a mark
+            descriptor = os.open(f"/proc/{self.pid}/schedstat", os.O_RDONLY)
+        except OSError:
+            return 0.0
         try:
-            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+            return int(os.read(descriptor, 200).split()[1]) / 1e9
         except (OSError, IndexError, ValueError):
             return 0.0
+        finally:
+            os.close(descriptor)
 
     # -- what happens to it -------------------------------------------------------------------
 
@@ -139,6 +150,11 @@ class Ward:
         waiting[self.control.fileno()] = self.reap
         return {fd: act for fd, act in waiting.items() if fd >= 0}
 
+    def give(self, program: bytes) -> None:
+        """The next program, for one that stays and has read all of the last one."""
+        self.rest = memoryview(program)
+        self.feed()
+
     def feed(self) -> None:
         """Write on with the program."""
         try:
@@ -148,7 +164,13 @@ class Ward:
             return
         except BrokenPipeError:  # it does not want to know the rest
             self.rest = memoryview(b"")
-        os.close(self.program)
+        if not self.stays:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Nothing more will be fed."""
+        if self.program >= 0:
+            os.close(self.program)
         self.program = -1
 
     def read_result(self) -> None:
@@ -203,6 +225,15 @@ class Ward:
                 read()
         if self.ready_s is None:
             raise EngineFault(f"a child ended with status {self.ended.status} before it was ready")
+
+    def end(self) -> None:
+        """Kill it, if it lives, and wait until it has ended. Raises EngineFault."""
+        if self.ended is None:
+            self.kill("done")
+        while self.ended is None:
+            if not select.select([self.control], [], [], START_S)[0]:
+                raise EngineFault("the zygote does not answer")
+            self.reap()
 
     def close(self) -> None:
         for descriptor in (self.program, self.result, self.output, self.handle):

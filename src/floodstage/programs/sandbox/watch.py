@@ -29,12 +29,11 @@ class Watch:
         self.driver, self.wards, self.idle_s = driver, wards, idle_s
         self.marked_s = time.monotonic()
 
-    def run(self, progress: Callable[[], None]) -> None:
-        """Until all have ended. `progress` is called whenever something was read.
+    def run(self, progress: Callable[[], bool]) -> None:
+        """Until all is said: `progress` is called whenever something was read, and says so.
         Raises EngineFault, DriverGone."""
-        while living := [ward for ward in self.wards if ward.ended is None]:
-            self._wait(living)
-            progress()
+        while not progress():
+            self._wait([ward for ward in self.wards if ward.ended is None])
 
     def mark(self) -> None:
         """The limits count anew from here."""
@@ -50,7 +49,7 @@ class Watch:
             for descriptor, act in ward.sources().items():
                 poll.register(descriptor, select.POLLIN)
                 actions[descriptor] = act
-            if ward.program >= 0:
+            if ward.rest:
                 poll.register(ward.program, select.POLLOUT)
                 actions[ward.program] = ward.feed
         events = dict(poll.poll(1000 * self._hold(living)))

@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Engine to zygote: fork a child. The limits are those of `Limits`."""
+    """Engine to zygote: fork a child with so much memory and CPU time, all in all."""
 
-    limits: dict[str, Any]
-    total_cpu_s: float
+    memory_bytes: int
+    cpu_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Reply:
         return self.ended_s - self.began_s
 
 
-def shallow(record: Job | Reply) -> dict[str, Any]:
+def shallow(record: Job | Reply | Order) -> dict[str, Any]:
     """The fields of a record as they are: `asdict` would copy every grid."""
     return {f.name: getattr(record, f.name) for f in fields(record)}
 

@@ -21,7 +21,6 @@ from typing import NoReturn, TypeAlias
 
 from floodstage.programs.sandbox import kernel
 from floodstage.programs.sandbox.family import sweep
-from floodstage.programs.sandbox.limits import Limits
 from floodstage.programs.sandbox.lockdown import Cell, Level, prepare_cell
 from floodstage.programs.sandbox.wire import Order, pack, unpack
 
@@ -32,7 +31,9 @@ WARM = (
     "typing unicodedata zlib"
 )
 """What programs commonly import. Extension modules are loaded here, as no others can be later."""
-MOST_DESCRIPTORS = 8
+MOST_DESCRIPTORS = 64
+FIRST = 3
+"""The number of a child's first descriptor behind the standard ones."""
 
 Child: TypeAlias = Callable[[Sequence[int]], None]
 """What a locked child does with the descriptors it was given: program, result, more."""
@@ -89,28 +90,24 @@ def _warm(preload: Sequence[str]) -> None:
 
 
 def _become(cell: Cell, order: Order, descriptors: list[int], child: Child) -> NoReturn:
-    """The child's whole life. The first descriptor is its standard output and error."""
+    """The child's whole life. The first descriptor is its standard output and error, the rest
+    become 3, 4 and so on: they come in rising order, so none is overwritten before its move.
+    Every page that is touched here is copied for every program, so as little as can be is."""
     try:
         os.dup2(descriptors[0], 1)
         os.dup2(descriptors[0], 2)
-        _close_all_but([0, 1, 2, *descriptors[1:], cell.rules])
-        result = descriptors[2]
+        for new, old in enumerate(descriptors[1:], FIRST):
+            os.dup2(old, new)
+        end = FIRST + len(descriptors) - 1
+        os.closerange(end, 1 << 16)
+        result = FIRST + 1
         try:
-            cell.close(Limits(**order.limits), order.total_cpu_s)
+            cell.close(order.memory_bytes, order.cpu_s)
         except BaseException as error:
             os.write(result, pack({"lockdown": f"{type(error).__name__}: {error}"}) + b"\n")
             os._exit(1)
-        os.write(result, pack({"ready": time.process_time()}) + b"\n")
+        os.write(result, b'{"ready":%r}\n' % time.process_time())
         random.seed(0)  # the module seeds itself anew after a fork
-        child(descriptors[1:])
+        child(range(FIRST, end))
     finally:
         os._exit(0)
-
-
-def _close_all_but(kept: list[int]) -> None:
-    last = -1
-    for descriptor in sorted({x for x in kept if x >= 0}):
-        if last + 1 < descriptor:  # an empty range from 0 would mean all of them
-            os.closerange(last + 1, descriptor)
-        last = descriptor
-    os.closerange(last + 1, 1 << 16)
