@@ -60,6 +60,7 @@ def holes(count: int = 1, h: int = 4, w: int = 5) -> Canvas:
 
 def run(canvas: Canvas, rule: Any = graded, **settings: Any) -> Filled:
     check = settings.pop("check", None)
+    settings = {"remask": 0.0, **settings}
     return fill(Scripted(rule), canvas, Refinement(**settings), check=check)  # type: ignore[arg-type]
 
 

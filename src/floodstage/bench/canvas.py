@@ -45,6 +45,7 @@ from floodstage.text.grids import Cells, Puzzle, faults, puzzles
 from floodstage.training.canvas import greedy_grids
 from floodstage.training.lessons import CELLS
 
+ONE_BY_ONE = Refinement(schedule="one", remask=0.0, propose=False)
 ONE_BY_ONE_CELLS = 256  # above, one cell a pass takes minutes and shows nothing new
 _DRAFT = 10
 _LARGEST = 100  # side of a grid that is checked for exactness alone
@@ -181,7 +182,7 @@ def make_arms(
     """The arms that make sense at a size."""
     arms: dict[str, Arm] = {REFINE: partial(run_refine, engine, config.refinement)}
     if h * w <= ONE_BY_ONE_CELLS:
-        arms[ONE] = partial(run_refine, engine, Refinement(schedule="one", propose=False))
+        arms[ONE] = partial(run_refine, engine, ONE_BY_ONE)
     if h * w * batch <= config.twin_cells:
         arms[TWIN] = partial(run_twin, twin, None)
         arms[DRAFTED] = partial(run_twin, twin, NgramDrafter(_DRAFT, device=twin.model.device))

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from floodstage.bench.canvas import load_pair
+from floodstage.bench.canvas import ONE_BY_ONE, load_pair
 from floodstage.bench.canvas_plots import draw_study, filmstrip
 from floodstage.bench.measure import environment, same_settings
 from floodstage.bench.records import keep_rows
@@ -51,13 +51,13 @@ class CanvasStudyConfig:
     def ways(self) -> dict[str, Refinement]:
         """Ways to fill by name; their passes are set by the study."""
         return {
-            "threshold 0.9": Refinement(threshold=0.9),
-            "threshold 0.99": Refinement(threshold=0.99),
-            "linear": Refinement(schedule="linear"),
-            "cosine": Refinement(schedule="cosine"),
+            "threshold 0.9": Refinement(threshold=0.9, remask=0.0),
+            "threshold 0.99": Refinement(threshold=0.99, remask=0.0),
+            "linear": Refinement(schedule="linear", remask=0.0),
+            "cosine": Refinement(schedule="cosine", remask=0.0),
             "threshold 0.9, masking again": Refinement(threshold=0.9, remask=self.remask),
             "cosine, masking again": Refinement(schedule="cosine", remask=self.remask),
-            "threshold 0.9, nothing proposed": Refinement(threshold=0.9, propose=False),
+            "threshold 0.9, nothing proposed": Refinement(threshold=0.9, remask=0.0, propose=False),
         }
 
 
@@ -114,7 +114,7 @@ def _rows(
         for n in config.passes
     ]
     holes = max(sum(x is None for row in p.given for x in row) for p in asked)
-    plan.append((ONE, holes, Refinement(schedule="one", propose=False)))
+    plan.append((ONE, holes, ONE_BY_ONE))
     plan.append((TWIN, config.size**2, None))
     given = [p.given for p in asked]
     todo = [entry for entry in plan if entry[:2] not in known]

@@ -117,7 +117,7 @@ def bench(
     passes: Passes = 10,
     schedule: Schedule = "threshold",
     threshold: Threshold = 0.99,
-    remask: Remask = 0.0,
+    remask: Remask = 0.5,
     propose: Propose = True,
     target: Annotated[
         str | None,

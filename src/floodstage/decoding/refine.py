@@ -44,7 +44,7 @@ class Refinement:
     passes: int = 10
     schedule: str = "threshold"
     threshold: float = 0.99
-    remask: float = 0.0
+    remask: float = 0.5
     propose: bool = True
 
     def __post_init__(self) -> None:
