@@ -43,7 +43,8 @@ PROGRAMS = EXPERIMENTS / "programs.md"
 DATA = Path(os.environ.get("FLOODSTAGE_DATA", "data"))
 """Where ARC and HumanEval lie; what needs them is left out where they do not."""
 HUMANEVAL = DATA / "humaneval/HumanEval.jsonl.gz"
-KEPT = ("summary.md", "summary.json", "summary.csv", "env.json", "trace.json", "costs.json")
+KEPT = ("summary.md", "summary.json", "summary.csv", "env.json", "trace.json", "costs.json",
+        "timed.json")  # fmt: skip
 THREADS = 2
 
 
@@ -437,7 +438,7 @@ MEASUREMENTS: list[Measurement] = [
         ),
         page=CANVAS,
     ),
-    Mutants("programs-arc", MutantsConfig(tasks=DATA / "arc/training", workers=2)),
+    Mutants("programs-arc", MutantsConfig(tasks=DATA / "arc/training", workers=2, rounds=1)),
     Samples(
         "programs-samples",
         SampleConfig(n=10, threads=THREADS),

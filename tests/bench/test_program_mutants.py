@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from floodstage.bench.program_mutants import MutantsConfig, arc_mutants
+from floodstage.bench.program_runs import ONE, TWO, summary
 from floodstage.core.errors import ConfigError
 
 GRID = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
@@ -41,6 +42,27 @@ def test_all_are_counted_and_a_second_run_adds_nothing(tmp_path: Path) -> None:
     assert f"{found.same_form:,} of an earlier normal form" in text
     few = arc_mutants(MutantsConfig(tasks=config.tasks, count=9, workers=1), tmp_path / "run")
     assert few.programs == 9
+
+
+@pytest.mark.slow
+def test_whole_runs_are_timed_and_compared(tmp_path: Path) -> None:
+    config = MutantsConfig(tasks=folder(tmp_path / "tasks"), count=40, workers=1, rounds=1)
+    arc_mutants(config, tmp_path / "run")
+    rows = [json.loads(x) for x in (tmp_path / "run/timed.jsonl").read_text().splitlines()]
+    assert [row["way"] for row in rows[:2]] == [TWO, ONE]
+    assert [row["way"] for row in rows[-2:]] == [ONE, TWO]
+    assert len({row["digest"] for row in rows}) == 1
+    assert all(abs(row["sum_s"] - row["wall_s"]) < 1e-3 for row in rows)
+    assert not (tmp_path / "run/timed").exists()
+    assert "Whole runs" in (tmp_path / "run/summary.md").read_text()
+
+
+def test_a_speed_up_needs_the_same_verdicts() -> None:
+    row = {"programs": 10, "unaccounted_s": 0.0, "sum_s": 1.0, "busy_s": 1.0, "around_s": 0.0}
+    two = {**row, "way": TWO, "number": 0, "wall_s": 1.0, "digest": "a"}
+    one = {**row, "way": ONE, "number": 0, "wall_s": 2.0, "digest": "a"}
+    assert summary([two, one]).rows[1][5] == "2.00 [2.00, 2.00]"
+    assert summary([two, {**one, "digest": "b"}]).rows[1][5] == "verdicts differ"
 
 
 def test_settings_have_bounds(tmp_path: Path) -> None:

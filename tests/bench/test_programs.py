@@ -13,6 +13,7 @@ from floodstage.bench.programs import (
     CHECKED,
     COMPUTING,
     EACH,
+    EMPTY,
     KILLS,
     OURS,
     TRIVIAL,
@@ -61,8 +62,9 @@ def test_a_run_is_measured_in_turns_and_goes_on(tmp_path: Path) -> None:
         (COMPUTING, ALONE),
         (COMPUTING, OURS),
     ]
-    assert arms[8:] == [(TRIVIAL, OURS), (TRIVIAL, OURS), (KILLS, OURS)]
-    assert all(row["passed"] == row["programs"] for row in rows[:-1])
+    assert arms[8:] == [(TRIVIAL, OURS), (TRIVIAL, OURS), (EMPTY, OURS), (KILLS, OURS)]
+    assert all(row["passed"] == row["programs"] for row in rows[:-2])
+    assert rows[-2]["passed"] == 0
     assert all(0.0 <= x < 0.02 for x in rows[-1]["over_s"])
     assert isinstance(against(rows, CHECKED, OURS, EACH), Interval)
     assert shown == summarise(rows)
@@ -90,7 +92,7 @@ def test_a_speedup_needs_both_arms_and_the_same_verdicts() -> None:
     assert against(rows[:1], CHECKED, OURS, EACH) == "not measured"
     assert against([*rows, row(EACH, 2, 1.0, "b")], CHECKED, OURS, EACH) == "verdicts differ"
     (table,) = summarise(rows)
-    assert table.rows[0] == (CHECKED, OURS, "2", "10.0", "3.00 [2.00, 4.00]")
+    assert table.rows[0] == (CHECKED, OURS, "2", "20 of 20", "10.0", "3.00 [2.00, 4.00]")
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from floodstage.bench.measure import environment
+from floodstage.bench.program_runs import timed_runs
 from floodstage.bench.summary import markdown_table
+from floodstage.bench.tables import markdown as table_markdown
 from floodstage.core.errors import ConfigError
 from floodstage.core.files import write_whole
 from floodstage.core.spans import Spans
@@ -38,6 +40,7 @@ class MutantsConfig:
     changes: int = 2
     seed: int = 0
     workers: int = field(default_factory=cores)
+    rounds: int = 0  # of timed runs: with one worker, with two, with Ray
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -82,7 +85,13 @@ def arc_mutants(config: MutantsConfig, out: Path) -> MutantsSummary:
     validate(given, tasks, out, validating, Spans())
     found = _summed(out, config.count, tasks, len(parents))
     write_whole(out / "summary.json", json.dumps(asdict(found), indent=1) + "\n")
-    write_whole(out / "summary.md", markdown(found))
+    text = markdown(found)
+    if config.rounds:
+        words = [str(out / CANDIDATES), "--tasks", str(config.tasks), "--preload", str(library)]
+        table = timed_runs([*words, "--tuples"], out, config.rounds)
+        write_whole(out / "timed.json", json.dumps(asdict(table), indent=1) + "\n")
+        text += f"\n**{table.title}**\n\n{table_markdown(table)}"
+    write_whole(out / "summary.md", text)
     return found
 
 

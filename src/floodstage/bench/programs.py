@@ -40,7 +40,8 @@ from floodstage.programs.sandbox.wire import Job, Setup
 from floodstage.programs.validate import ValidateConfig, validate
 
 OURS, EACH, ALONE = "floodstage", "a process for each sample", "floodstage, one worker"
-CHECKED, TRIVIAL, COMPUTING, KILLS = "HumanEval", "trivial", "computing", "kills"
+CHECKED, EMPTY, TRIVIAL = "HumanEval", "HumanEval, 'return None'", "trivial"
+COMPUTING, KILLS = "computing", "kills"
 GRID = ((1, 2), (3, 4))
 KILL_CPU_S = 0.2
 
@@ -74,7 +75,11 @@ def programs_bench(config: ProgramsBenchConfig, out: Path) -> list[Table]:
     problems without answers, SandboxError where programs cannot be locked up."""
     out.mkdir(parents=True, exist_ok=True)
     level = selftest(Level.STRICT).level.value
-    loads = {CHECKED: _checked(config), TRIVIAL: _trivial(config), COMPUTING: _computing(config)}
+    checked = _checked(config)
+    loads = {
+        **{CHECKED: checked, EMPTY: _empty(checked)},
+        **{TRIVIAL: _trivial(config), COMPUTING: _computing(config)},
+    }
     about = environment("cpu") | {"isolation": level, "cores": os.cpu_count()}
     same_settings(out, {"settings": asdict(config)}, about)
     plan = _plan(config)
@@ -105,7 +110,7 @@ def _plan(config: ProgramsBenchConfig) -> list[tuple[str, str, int]]:
         for part, a, b in ((CHECKED, OURS, EACH), (COMPUTING, OURS, ALONE)):
             found += [(part, a, first), (part, b, first), (part, b, second), (part, a, second)]
         found += [(TRIVIAL, OURS, first), (TRIVIAL, OURS, second)]
-    return [*found, (KILLS, OURS, 0)]
+    return [*found, (EMPTY, OURS, 0), (KILLS, OURS, 0)]
 
 
 def _key(row: Row) -> tuple[str, str, int]:
@@ -204,6 +209,16 @@ def _checked(config: ProgramsBenchConfig) -> Load:
     ], tasks
 
 
+def _empty(checked: Load) -> Load:
+    """The same problems, each with a body that does nothing."""
+    _, tasks = checked
+    return [
+        Candidate(name, name, f"{task.prompt}    return None\n", "")
+        for name, task in tasks.items()
+        if isinstance(task, CheckTask)
+    ], tasks
+
+
 def _trivial(config: ProgramsBenchConfig) -> Load:
     return _own("def solve(I):\n    return I  # {}", config.trivial, 1)
 
@@ -241,8 +256,10 @@ def summarise(rows: list[Row]) -> list[Table]:
         programs, seconds = sum(r["programs"] for r in found), sum(r["seconds"] for r in found)
         other = {CHECKED: EACH, COMPUTING: ALONE}.get(part, "")
         compared = against(rows, part, arm, other) if other and arm != other else ""
-        lines.append((part, arm, str(len(found)), f"{programs / seconds:,.1f}", str(compared)))
-    head = ("programs", "arm", "runs", "programs/s", "speed-up [95 %]")
+        rate, passed = f"{programs / seconds:,.1f}", sum(r["passed"] for r in found)
+        said = f"{passed:,} of {programs:,}"
+        lines.append((part, arm, str(len(found)), said, rate, str(compared)))
+    head = ("programs", "arm", "runs", "passed", "programs/s", "speed-up [95 %]")
     note = (
         "All programs / all seconds, self-test, start, forms and store included. Speed-up over "
         f"'{EACH}' and '{ALONE}', by resampling pairs of runs, where the verdicts are the same."
