@@ -14,6 +14,7 @@ from floodstage.bench import program_samples
 from floodstage.bench.program_samples import SAMPLES, STOPS, SampleConfig, sample_programs
 from floodstage.core.errors import ConfigError, InputError, RunError
 from floodstage.engine.build import load
+from floodstage.programs.inputs.candidates import read_candidates
 from floodstage.programs.inputs.problems import read_problems
 from floodstage.programs.records import CheckTask, DataTask, Task
 from floodstage.programs.sandbox.lockdown import best_level
@@ -121,7 +122,7 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="n must be at least 1"):
         config(n=0)
     for task in (DataTask("t", (), ("solve",)), CheckTask("t", "", "", ("f",), False)):
-        with pytest.raises(InputError, match="'t' has no prompt"):
+        with pytest.raises(InputError, match="'t' has nothing to go on from"):
             sample_programs(config(), {"t": task}, tmp_path, progress=False)
 
 
@@ -134,3 +135,14 @@ def test_a_file_of_problems_is_what_is_asked(tmp_path: Path) -> None:
     found = sample_programs(config(n=2, drafter="ngram"), tasks, tmp_path / "run", progress=False)
     assert (found.samples, found.drafter) == (2, "ngram")
     assert sum(found.verdicts.values()) == 2
+
+
+def test_a_whole_program_is_asked_for_with_the_tests_that_none_of_it_holds(tmp_path: Path) -> None:
+    row = {"task_id": 7, "text": "Give it back.", "test_list": ["assert f(1) == 1"]}
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps(row))
+    tasks: dict[str, Task] = {task.id: task for task in read_problems(path)}
+    found = sample_programs(config(n=2, drafter="ngram"), tasks, tmp_path / "run", progress=False)
+    assert (found.problems, found.samples) == (1, 2)
+    written = read_candidates(tmp_path / "run" / SAMPLES, tasks)
+    assert [c.source for c in written] == [row["completion"] for row in rows(tmp_path / "run")]

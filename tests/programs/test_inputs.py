@@ -19,7 +19,7 @@ from floodstage.programs.records import CheckTask, DataTask
 from .conftest import ADD, ASKED, FLIP, PAIR
 
 Write = Callable[[str, Any], Path]
-MBPP = {
+MBPP: dict[str, Any] = {
     "task_id": 7,
     "text": "t",
     "code": "def f(x):\n    return x",
@@ -68,6 +68,9 @@ def test_mbpp_calls_what_nobody_defines(write: Write) -> None:
     assert isinstance(task, CheckTask)
     assert (task.entries, task.calls_check) == (("f", "g"), False)
     assert task.checks.startswith("import math\nassert f(1) == 1\n")
+    asked = ['"""', "t", *MBPP["test_list"], '"""', ""]
+    assert (task.prompt, task.question) == ("", "\n".join(asked))
+    assert read_tasks(write("n.jsonl", [{**MBPP, "text": None}]))["7"].question == ""
     listed = write("m.json", json.dumps([{**MBPP, "test_imports": ["import math"]}]))
     assert read_tasks(listed)["7"] == task
 

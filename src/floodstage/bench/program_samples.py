@@ -37,6 +37,8 @@ from floodstage.programs.validate import ValidateConfig, in_order, validate, wri
 SAMPLES = "samples.jsonl"
 STOPS = ("\nclass ", "\ndef ", "\nif ", "\nprint(", "\n#", "\n@", "\nimport ", "\nfrom ")
 """Where a completion of a function has surely ended: a new statement at the left edge."""
+WHOLE_STOPS = ("\nassert ", '\n"""', "\nprint(", "\nif ", "\n```")
+"""Where a whole program has: what uses it, or the next question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +94,10 @@ def sample_programs(
     store of `programs validate`, `summary.json` and `summary.md`. Raises InputError for a task
     without a prompt, RunError where `out` holds a run of other settings."""
     for task in tasks.values():
-        if not isinstance(task, CheckTask) or not task.prompt:
+        if not isinstance(task, CheckTask) or not _asked_of(task):
             raise InputError(
-                f"The task {task.id!r} has no prompt to go on from: sampling takes problems in "
-                "HumanEval's form."
+                f"The task {task.id!r} has nothing to go on from: sampling takes problems in "
+                "HumanEval's form, or in MBPP's with their text."
             )
     engine = build(config)
     asked, too_long = _requests(config, engine, list(tasks.values()))
@@ -105,7 +107,8 @@ def sample_programs(
     settings = {k: v for k, v in asdict(config).items() if k not in ("validate", "slots", "n")}
     identity = {"settings": {**settings, "device": device}, "prompt_hash": prompts}
     same_settings(out, identity, environment(device))
-    rows = keep_rows(out / SAMPLES, partial(_written, config, engine, asked, progress))
+    whole = all(isinstance(task, CheckTask) and task.question for task in tasks.values())
+    rows = keep_rows(out / SAMPLES, partial(_written, config, engine, asked, whole, progress))
     summary = _summed(config, engine, tasks, too_long, rows, _validated(config, tasks, out))
     write_whole(out / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
     write_whole(out / "summary.md", markdown(summary))
@@ -136,7 +139,7 @@ def _requests(
     for task in tasks:
         assert isinstance(task, CheckTask)
         try:
-            whole = engine.request(task.prompt, Options(chat=False))
+            whole = engine.request(_asked_of(task), Options(chat=False))
         except ContextError:
             too_long.append(task.id)
             continue
@@ -149,8 +152,12 @@ def _requests(
                 seed=_seed(config.seed, task.id, number),
                 chat=False,
             )
-            asked.append((task.id, number, engine.request(task.prompt, options)))
+            asked.append((task.id, number, engine.request(_asked_of(task), options)))
     return asked, tuple(too_long)
+
+
+def _asked_of(task: CheckTask) -> str:
+    return task.question or task.prompt
 
 
 def _seed(seed: int, task_id: str, number: int) -> int:
@@ -163,13 +170,15 @@ def _written(
     config: SampleConfig,
     engine: Engine,
     asked: Sequence[Asked],
+    whole: bool,
     progress: bool,
     rows: list[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
     """The samples that are not in `rows`, as they are finished."""
     known = {(row["task_id"], row["sample"]) for row in rows}
     todo = [x for x in asked if x[:2] not in known]
-    chunks = engine.run([x[2] for x in todo], stop=STOPS, slots=config.slots)
+    stops = WHOLE_STOPS if whole else STOPS
+    chunks = engine.run([x[2] for x in todo], stop=stops, slots=config.slots)
     ended = ((c.sequence, c.generation) for c in chunks if c.generation is not None)
     shown = track(
         ended, "sampling", total=len(todo), console=Console(stderr=True), disable=not progress

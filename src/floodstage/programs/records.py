@@ -64,6 +64,7 @@ class CheckTask:
     entries: tuple[str, ...]  # the names by which the checks call the candidate
     calls_check: bool  # whether the checks are a function `check(candidate)`
     answer: str = ""  # a right program, where the file has one
+    question: str = ""  # what a model is asked where that is no prompt; no candidate gets it
 
 
 Task: TypeAlias = DataTask | CheckTask

@@ -54,7 +54,9 @@ def _humaneval(row: Row, where: str) -> CheckTask:
 
 
 def _mbpp(row: Row, where: str) -> CheckTask:
-    """Its checks are bare assertions; what they call and nobody defines is the candidate's."""
+    """Its checks are bare assertions; what they call and nobody defines is the candidate's. A model
+    is shown them with the text, as is usual, and answers with a whole program: it follows no
+    prompt, so that nothing of them is in a candidate."""
     name = row.get("task_id")
     if not isinstance(name, int | str):
         raise InputError(f"{where}: 'task_id' must be a number or a string, got {name!r}.")
@@ -65,7 +67,8 @@ def _mbpp(row: Row, where: str) -> CheckTask:
     checks = "\n".join([setup, *tests])
     if not (entries := _called(_parsed(checks, "the tests", where))):
         raise InputError(f"{where}: the tests call no function of a candidate.")
-    answer = row.get("code")
+    answer, text = row.get("code"), row.get("text") or row.get("prompt")
+    asked = [text, *tests] if isinstance(text, str) else []
     return CheckTask(
         id=str(name),
         prompt="",
@@ -73,6 +76,7 @@ def _mbpp(row: Row, where: str) -> CheckTask:
         entries=entries,
         calls_check=False,
         answer=answer if isinstance(answer, str) else "",
+        question="\n".join(['"""', *asked, '"""', ""]) if asked else "",
     )
 
 
