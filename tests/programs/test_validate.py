@@ -292,8 +292,11 @@ def test_selection() -> None:
     assert drawn == Selection(count=-5, seed=4).of(every) != Selection(count=-5, seed=5).of(every)
     assert len(drawn) == 5
     assert [every.index(c) for c in drawn] == sorted(every.index(c) for c in drawn)
+    assert [c.id for c in Selection(tasks=("b",), ids=("7", "4", "3")).of(every)] == ["3", "7"]
     with pytest.raises(InputError, match="No candidate is for the task 'c'"):
         Selection(tasks=("c",)).of(every)
+    with pytest.raises(InputError, match="No candidate has the id '77'"):
+        Selection(ids=("77",)).of(every)
 
 
 def test_settings_have_bounds() -> None:

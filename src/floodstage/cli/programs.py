@@ -71,6 +71,9 @@ def validate(
         bool, typer.Option("--tuples", help="Give grids as tuples of tuples, not as lists.")
     ] = False,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; repeat.")] = None,
+    id: Annotated[
+        list[str] | None, typer.Option(help="Only the program of this id; repeat.")
+    ] = None,
     start: Annotated[int, typer.Option(min=0, help="Leave out so many programs.")] = 0,
     count: Annotated[
         int | None, typer.Option(help="Only so many; negative: that many drawn by the seed.")
@@ -130,7 +133,9 @@ def validate(
         backend=backend,
         nodes=nodes,
     )
-    chosen = Selection(tasks=tuple(task or ()), start=start, count=count, seed=seed)
+    chosen = Selection(
+        tasks=tuple(task or ()), ids=tuple(id or ()), start=start, count=count, seed=seed
+    )
     shown = Shown(dry_run=dry_run, as_json=json, baseline=baseline, trace=trace)
     run_validate(file, tasks, out, config, chosen, shown, spans, part=part)
 

@@ -115,21 +115,25 @@ def validate(
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which candidates: those of `tasks` (all if empty), from the `start`-th on, the first
-    `count`; a negative count draws so many by the seed, in their order."""
+    """Which candidates: those of `tasks` and of `ids` (all if empty), from the `start`-th on, the
+    first `count`; a negative count draws so many by the seed, in their order."""
 
     tasks: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
     start: int = 0
     count: int | None = None
     seed: int = 0
 
     def of(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The chosen ones. Raises InputError for a task that no candidate is for."""
-        known = {candidate.task_id for candidate in candidates}
+        """The chosen ones. Raises InputError for a task that no candidate is for, or an id that
+        none has."""
+        known, ids = {c.task_id for c in candidates}, {c.id for c in candidates}
         if missing := [name for name in self.tasks if name not in known]:
             raise InputError(f"No candidate is for the task {missing[0]!r}.")
-        wanted = set(self.tasks) or known
-        chosen = [c for c in candidates if c.task_id in wanted][self.start :]
+        if missing := [name for name in self.ids if name not in ids]:
+            raise InputError(f"No candidate has the id {missing[0]!r}.")
+        known, ids = set(self.tasks) or known, set(self.ids) or ids
+        chosen = [c for c in candidates if c.task_id in known and c.id in ids][self.start :]
         if self.count is None or abs(self.count) >= len(chosen):
             return chosen
         if self.count >= 0:
