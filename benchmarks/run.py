@@ -41,7 +41,7 @@ README, LENGTHS = ROOT / "README.md", EXPERIMENTS / "block-length.md"
 FLOOD, CANVAS = EXPERIMENTS / "flash-flood.md", EXPERIMENTS / "canvas.md"
 PROGRAMS = EXPERIMENTS / "programs.md"
 DATA = Path(os.environ.get("FLOODSTAGE_DATA", "data"))
-"""Where ARC and HumanEval lie; what needs them is left out where they do not."""
+"""Where ARC and HumanEval lie; what `needs` them is left out, and says so, where they do not."""
 HUMANEVAL = DATA / "humaneval/HumanEval.jsonl.gz"
 KEPT = ("summary.md", "summary.json", "summary.csv", "env.json", "trace.json", "costs.json",
         "timed.json")  # fmt: skip
@@ -274,6 +274,10 @@ class Mutants:
     page: Path = PROGRAMS
 
     @property
+    def needs(self) -> Path:
+        return self.config.tasks
+
+    @property
     def command(self) -> str:
         c, out = self.config, f"runs/bench/{self.name}"
         return "\n    ".join(
@@ -287,8 +291,7 @@ class Mutants:
         )
 
     def measure(self, out: Path) -> None:
-        if self.config.tasks.is_dir():
-            arc_mutants(self.config, out)
+        arc_mutants(self.config, out)
 
 
 @dataclass(frozen=True)
@@ -301,6 +304,10 @@ class Samples:
     page: Path = PROGRAMS
 
     @property
+    def needs(self) -> Path:
+        return self.problems
+
+    @property
     def command(self) -> str:
         c = self.config
         return (
@@ -310,8 +317,7 @@ class Samples:
         )
 
     def measure(self, out: Path) -> None:
-        if self.problems.is_file():
-            sample_programs(self.config, read_tasks(self.problems), out)
+        sample_programs(self.config, read_tasks(self.problems), out)
 
 
 @dataclass(frozen=True)
@@ -323,6 +329,10 @@ class Programs:
     page: Path = PROGRAMS
 
     @property
+    def needs(self) -> Path:
+        return Path(self.config.problems)
+
+    @property
     def command(self) -> str:
         c = self.config
         return (
@@ -332,8 +342,7 @@ class Programs:
         )
 
     def measure(self, out: Path) -> None:
-        if Path(self.config.problems).is_file():
-            programs_bench(self.config, out)
+        programs_bench(self.config, out)
 
 
 def show(out: Path, name: str, plots: str = "*.png") -> None:
@@ -416,7 +425,14 @@ MEASUREMENTS: list[Measurement] = [
             task="sudoku", sizes=((9, 9),), batches=(1, 4, 16), repeats=4, threads=THREADS
         ),
     ),
+    CanvasRuns(
+        "canvas-latin",
+        CanvasBenchConfig(
+            task="latin", sizes=((9, 9),), batches=(1, 16), repeats=2, threads=THREADS
+        ),
+    ),
     Passes("passes-sudoku", CanvasStudyConfig(threads=THREADS)),
+    Passes("passes-latin", CanvasStudyConfig(task="latin", threads=THREADS)),
     JacobiTrace("settling-math", JacobiConfig(threads=THREADS)),
     JacobiTrace(
         "settling-code", JacobiConfig(target="code-mini", workload="code", threads=THREADS)
@@ -478,6 +494,10 @@ def main() -> None:
     only = set(filter(None, os.environ.get("ONLY", "").split(",")))
     for run in MEASUREMENTS:
         if not only or run.name in only:
+            needs = getattr(run, "needs", None)
+            if needs is not None and not needs.exists():
+                print(f"== {run.name} left out: no {needs} (FLOODSTAGE_DATA)", file=sys.stderr)
+                continue
             print(f"== {run.name}", file=sys.stderr)
             run.measure(RUNS / run.name)
             keep(run, RUNS / run.name)
