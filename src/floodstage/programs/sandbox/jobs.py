@@ -71,6 +71,7 @@ def _some_samples(
                     ward.kill("done")
             else:
                 ward.kill("protocol")
+        ward.all_said = len(trials) == len(left)
         return ward.ended is not None
 
     try:

@@ -37,7 +37,7 @@ ATTEMPTS: dict[str, tuple[Level, str]] = {
     "make memory files": (Level.SECCOMP, "os.memfd_create('x')"),
     "raise its limits": (Level.LIMITS, "import resource as r; r.setrlimit(r.RLIMIT_AS, (-1, -1))"),
     "change its user": (Level.LIMITS, "os.setuid(12345)"),
-    "change its priority": (Level.LIMITS, "os.setpriority(os.PRIO_PROCESS, 0, -5)"),
+    "change its priority": (Level.LIMITS, "os.setpriority(os.PRIO_PROCESS, 0, -20)"),
     "read a file": (Level.STRICT, "open(path).read(1)"),
     "read accounts": (Level.STRICT, "open('/etc/passwd').read(1)"),
     "list the root": (Level.STRICT, "os.listdir('/')"),

@@ -87,6 +87,7 @@ class Ward:
         self.rest = memoryview(program)
         self.read_bytes = self.printed_bytes = 0
         self.over = ""  # why it was killed: cpu, idle, output, result, done
+        self.all_said = False  # nothing of it is wanted any more but its end
         self.killed_s: float | None = None
         self.ended: Ended | None = None
         self.ready_s: float | None = None  # when it was locked up, on the monotonic clock
@@ -135,6 +136,8 @@ class Ward:
     def kill(self, why: str) -> None:
         """SIGKILL to it and to its group. The first reason stays."""
         self.over = self.over or why
+        if self.ended is not None:
+            return
         if self.killed_s is None:
             self.killed_s = time.monotonic()
         with suppress(ProcessLookupError):
@@ -144,10 +147,9 @@ class Ward:
 
     def sources(self) -> dict[int, Callable[[], None]]:
         """Descriptors to wait for, and what to do then."""
-        if self.ended is not None:
-            return {}
-        waiting = {self.output: self.read_output, self.result: self.read_result}
-        waiting[self.control.fileno()] = self.reap
+        waiting = {self.control.fileno(): self.reap}
+        if not self.all_said and self.killed_s is None:  # else what is left is read at its end
+            waiting = {self.output: self.read_output, self.result: self.read_result} | waiting
         return {fd: act for fd, act in waiting.items() if fd >= 0}
 
     def give(self, program: bytes) -> None:
