@@ -117,7 +117,7 @@ def test_a_long_part_is_alone_with_its_engine() -> None:
     seen = []
     with Pool(2, SETUP) as pool:
         for _ in pool.run(
-            [job(0, BUSY, *[0.15] * 5, apart=True), *(job(i, BUSY, 0) for i in range(1, 40))]
+            [job(0, BUSY, *[0.15] * 5, apart=True), *(job(i, BUSY, 0) for i in range(1, 150))]
         ):
             seen += [[t.heavy for t in engine.tickets] for engine in pool.engines]
     assert any(True in each for each in seen)
