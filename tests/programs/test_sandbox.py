@@ -264,6 +264,55 @@ def test_expected_values_are_not_in_the_candidates_process(pool: Pool) -> None:
     assert kinds(pool, split("X = ['sekrit-answer']\n" + source, checks)) == ["wrong"]
 
 
+def test_what_was_sent_before_an_engine_was_ready_is_in_no_program() -> None:
+    """Jobs are queued while an engine starts; its zygotes must not be forked with them."""
+    source = (
+        "import sys\n"
+        "def texts():\n"
+        "  frame = sys._getframe()\n"
+        "  while frame:\n"
+        "    for value in list(frame.f_locals.values()):\n"
+        "      for part in [value, *getattr(value, '__dict__', {}).values()]:\n"
+        "        if type(part) in (bytes, bytearray): yield bytes(part)\n"
+        "    frame = frame.f_back\n"
+        "def f(x): return any(b'sekrit' + b'-answer' in text for text in texts())\n"
+    )
+    checks = "def check(f):\n    assert f(1) is False, 'sekrit-answer'\n"
+    with Pool(1, Setup(best_level().value)) as pool:
+        jobs = [replace(split(source, checks), id=i) for i in range(8)]
+        assert [reply.trials[0]["kind"] for _, reply in pool.run(jobs)] == ["passed"] * 8
+
+
+ALONE = {
+    "library": ("def f(x): return x", "import queue, sched, shlex\ndef check(f):\n    assert f(1) == 1"),
+    "no calls": ("def f(x): return x", "def check(f):\n    f(lambda: 1)"),
+    "printing": ("def f(x): return 'a' * 300000", "def check(f):\n    print(f(1))"),
+    "memory": ("def f(x): return chr(128512) + 'a' * 1000000",
+               "out = [f(i) for i in range(40)]\ndef ok(): assert len(out) == 40\nok()"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_checks_are_served_as_if_each_were_alone(name: str) -> None:
+    """What one job uses up of descriptors, output or memory is not missed by the next ones."""
+    source, checks = ALONE[name]
+    limits = asdict(Limits(cpu_s=5.0))
+    with Pool(1, Setup(best_level().value)) as pool:
+        job = replace(split(source, checks), limits=limits, calls_check="check" in checks)
+        found = [reply.trials[0] for _, reply in pool.run([replace(job, id=i) for i in range(6)])]
+        assert pool.work.replaced == 0
+    assert {t["kind"] for t in found} == {"not_run" if name == "no calls" else "passed"}, found
+
+
+def test_checks_that_run_out_of_memory_say_so_and_the_next_ones_do_not(pool: Pool) -> None:
+    greedy = split("def f(x): return 1", "def check(f):\n    [f(1)] * (1 << 40)")
+    jobs = [
+        replace(job, id=i) for i, job in enumerate([greedy, split("def f(x): return x + 1")] * 2)
+    ]
+    found = {ticket.job.id: reply.trials[0]["kind"] for ticket, reply in pool.run(jobs)}
+    assert [found[i] for i in range(4)] == ["memory", "passed"] * 2
+
+
 def test_checks_may_expect_errors_and_use_the_prompt(pool: Pool) -> None:
     prompt = "def twice(x):\n    return 2 * x\n"
     checks = (

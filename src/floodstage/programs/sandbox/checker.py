@@ -8,6 +8,7 @@ one's answer.
 from __future__ import annotations
 
 import os
+import select
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
@@ -38,10 +39,11 @@ class Checker:
             **{"prompt": job.prompt, "checks": job.checks, "entries": job.entries},
             **{"calls_check": job.calls_check, "result_bytes": limits.result_bytes},
         }
-        if self.ward is None or self.limits != limits:
+        if self.ward is None or self.limits != limits or self._has_died():
             self.end()
             self.ward, self.limits = self._start(limits), limits
         ward = self.ward
+        ward.printed_bytes = 0
         ward.mark_cpu_s, ward.mark_waited_s = ward.cpu_s(), ward.waited_s()
         ward.give(pack(checks) + b"\n")
         return ward, self.ends.popleft()
@@ -50,6 +52,15 @@ class Checker:
         """A job is over; `ward` stays if it is fit for another one."""
         if ward.ended is not None or ward.killed_s is not None or ward.rest or not self.ends:
             self.end()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the process has served no more than one program."""
+        return self.ward is None or len(self.ends) >= SHIFT - 1
+
+    def _has_died(self) -> bool:
+        """Whether the process has ended by itself since its last program."""
+        return bool(select.select([self.zygote.control], [], [], 0)[0])
 
     def end(self) -> None:
         """Let the process go. Raises EngineFault."""

@@ -25,6 +25,7 @@ from floodstage.programs.sandbox.ward import EngineFault, Zygote
 from floodstage.programs.sandbox.watch import DriverGone
 from floodstage.programs.sandbox.wire import (
     FORGET,
+    FRAME,
     Job,
     Reply,
     Setup,
@@ -50,7 +51,7 @@ def main() -> NoReturn:
     frames = _Frames(driver)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     try:
-        setup = unpack(frames.next(), Setup)
+        setup = unpack(frames.first(), Setup)
         zygote = _fork_zygote(driver, setup.level, setup.preload, run_candidate)
         checker = _fork_zygote(driver, setup.level, (), run_checks, zygote.control)
         for each in (zygote, checker):
@@ -128,6 +129,18 @@ class _Frames:
     def __init__(self, driver: socket.socket) -> None:
         self.driver, self.buffer = driver, bytearray()
         self.jobs: deque[Job] = deque()
+
+    def first(self) -> bytes:
+        """The first frame and not a byte more: whatever is read before the zygotes are forked, jobs
+        and their checks, would be in the memory of every program. Raises DriverGone."""
+        head = self._exactly(FRAME.size)
+        return self._exactly(*FRAME.unpack(head))
+
+    def _exactly(self, size: int) -> bytes:
+        block = self.driver.recv(size, socket.MSG_WAITALL)
+        if len(block) < size:
+            raise DriverGone
+        return block
 
     def next(self) -> bytes:
         """The next whole frame. Raises DriverGone."""

@@ -124,17 +124,22 @@ def run_split(job: Job, zygote: Zygote, checker: Checker, driver: int) -> list[T
     def progress() -> bool:
         if not found and judge.lines:
             found.update(json.loads(judge.lines.pop())["checked"])  # no candidate has this pipe
-        if (found or judge.ended is not None) and found.get("kind") != "gone":
+        told = bool(found) or judge.ended is not None
+        if told and candidate.ready_s is not None and found.get("kind") != "gone":
             candidate.kill("done")  # else it has ended by itself, or its limits will end it
-        return candidate.ended is not None and bool(found or judge.ended)
+        return told and candidate.ended is not None
 
     try:
         Watch(driver, [candidate, judge], limits.idle_s).run(progress)
-        spent = _spent_split(candidate)
+        spent, fresh = _spent_split(candidate), checker.fresh
         checker.done(judge)
-        return [{**_judged(candidate, judge, found), **spent}]
     finally:
         candidate.close()
+    if found.get("kind") == "exhausted":
+        checker.end()
+        if not fresh:  # what programs before this one gave may have used the memory up
+            return run_split(job, zygote, checker, driver)
+    return [{**_judged(candidate, judge, found), **spent}]
 
 
 def _spent_split(candidate: Ward) -> Trial:
@@ -152,14 +157,14 @@ def _judged(candidate: Ward, judge: Ward, found: Trial) -> Trial:
     """What the checks said, unless the candidate was stopped or left before they had a say."""
     if candidate.over not in ("", "done"):
         return ending(candidate)
-    if judge.over in ("cpu", "idle"):
+    if not found and judge.over in ("cpu", "idle"):
         return trial(Kind.TIMEOUT, "the checks took too long over its answers")
     if not found:
         status = judge.ended.status if judge.ended else 0
         raise EngineFault(f"the checks ended with status {status} and said nothing")
     kind = found["kind"]
     if kind != "gone":
-        if kind == "exception" and found["error"] == "MemoryError":
+        if kind == "exhausted" or (kind == "exception" and found["error"] == "MemoryError"):
             kind = Kind.MEMORY
         return {"detail": "", **found, "kind": kind}
     if candidate.lines and (fault := undefined(candidate.lines[0])):

@@ -20,7 +20,8 @@ from floodstage.programs.sandbox import kernel
 from floodstage.programs.sandbox.seccomp import ARCHITECTURES, NOBODY, Filter, allow_list
 
 STACK_BYTES = 8 << 20
-OPEN_FILES = 32
+OPEN_FILES = 64
+"""Of one process: those of the checks hold two for each program of a shift."""
 
 
 class Level(StrEnum):
