@@ -14,6 +14,8 @@ def write_card(folder: Path, title: str, run: Mapping[str, Any]) -> None:
     """`MODEL_CARD.md` beside the model: the command, the settings, every evaluation."""
     history = json.loads((folder / "history.json").read_text())
     command = " ".join(["floodstage", *map(shlex.quote, sys.argv[1:])])
+    if Path(run.get("start") or "").is_absolute():  # a shipped model; where it lies is nobody's
+        run = {**run, "start": Path(run["start"]).name}
     columns = list(dict.fromkeys(k for row in history for k in row if k != "tokens_per_s"))
     lines = [
         f"# {folder.parent.name}",
