@@ -53,11 +53,11 @@ class ProgramsBenchConfig:
     is A B B A."""
 
     problems: str
-    copies: int = 3
-    trivial: int = 1000
+    copies: int = 10
+    trivial: int = 3000
     computing: int = 60
     kills: int = 40
-    repeats: int = 3
+    repeats: int = 2
     workers: int = 2
 
     def __post_init__(self) -> None:

@@ -181,9 +181,9 @@ def export(
 def bench(
     problems: Annotated[Path, typer.Option(help="HumanEval's problems, .jsonl or .jsonl.gz.")],
     out: Annotated[Path, typer.Option(help="Run folder; the same command goes on from it.")],
-    repeats: Annotated[int, typer.Option(min=1, help="Turns A B B A.")] = 3,
-    copies: Annotated[int, typer.Option(min=1, help="Of each problem's own answer.")] = 3,
-    trivial: Annotated[int, typer.Option(min=1, help="Programs that do nothing.")] = 1000,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns A B B A.")] = 2,
+    copies: Annotated[int, typer.Option(min=1, help="Of each problem's own answer.")] = 10,
+    trivial: Annotated[int, typer.Option(min=1, help="Programs that do nothing.")] = 3000,
     workers: Annotated[int, typer.Option(min=0, help="Engines; 0: one for each core.")] = 0,
     json: Json = False,
 ) -> None:

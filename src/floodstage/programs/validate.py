@@ -99,7 +99,13 @@ def validate(
         run = _Run(tasks, config, store, spans, report)
         with spans("cache"):
             known = store.done() if config.cached else {}
-        prepared = prepare(candidates, libraries, spans, find_duplicates=config.find_duplicates)
+        prepared = prepare(
+            candidates,
+            libraries,
+            spans,
+            find_duplicates=config.find_duplicates,
+            keep_forms=config.check_forms,
+        )
         with _backend(config, setup, spans) as backend:
             for ticket, reply in backend.run(run.jobs(prepared, known)):
                 with spans("settle"):

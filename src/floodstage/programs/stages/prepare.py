@@ -38,8 +38,10 @@ def prepare(
     *,
     longest_bytes: int = LONGEST_BYTES,
     find_duplicates: bool = True,
+    keep_forms: bool = True,
 ) -> Iterator[Prepared]:
-    """Each candidate in turn. `libraries` are preloaded modules of pure names."""
+    """Each candidate in turn, with its form where duplicates are looked for or `keep_forms`.
+    `libraries` are preloaded modules of pure names."""
     texts: dict[tuple[str, str | None, str], str] = {}
     forms: dict[tuple[str, str | None, str], str] = {}
     for candidate in candidates:
@@ -60,11 +62,13 @@ def prepare(
             continue
         with spans("form"):
             forgetful = forgets(tree, libraries)
-            form = normal_form(candidate.source, tree, libraries)
-            earlier = forms.setdefault((*about, form.key), candidate.id)
-            verdict = None
-            if earlier != candidate.id and find_duplicates:
-                verdict = _duplicate(candidate, earlier, "the same form")
+            form = verdict = None
+            if find_duplicates or keep_forms:
+                form = normal_form(candidate.source, tree, libraries)
+            if find_duplicates and form is not None:
+                earlier = forms.setdefault((*about, form.key), candidate.id)
+                if earlier != candidate.id:
+                    verdict = _duplicate(candidate, earlier, "the same form")
             prepared = Prepared(candidate, form, verdict, forgetful)
         yield prepared
 
