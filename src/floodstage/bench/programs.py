@@ -204,8 +204,8 @@ def _checked(config: ProgramsBenchConfig) -> Load:
         )
     return [
         Candidate(f"{name} {copy}", name, answer, "")
+        for name, answer in answers.items()  # by problem, as files of samples are
         for copy in range(config.copies)
-        for name, answer in answers.items()
     ], tasks
 
 
