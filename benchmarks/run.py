@@ -431,8 +431,8 @@ MEASUREMENTS: list[Measurement] = [
             task="latin", sizes=((9, 9),), batches=(1, 16), repeats=2, threads=THREADS
         ),
     ),
-    Passes("passes-sudoku", CanvasStudyConfig(threads=THREADS)),
-    Passes("passes-latin", CanvasStudyConfig(task="latin", threads=THREADS)),
+    Passes("passes-sudoku", CanvasStudyConfig(puzzles=100, threads=THREADS)),
+    Passes("passes-latin", CanvasStudyConfig(task="latin", puzzles=100, threads=THREADS)),
     JacobiTrace("settling-math", JacobiConfig(threads=THREADS)),
     JacobiTrace(
         "settling-code", JacobiConfig(target="code-mini", workload="code", threads=THREADS)
