@@ -7,7 +7,6 @@ been rebuilt from plain builtins before it is looked at.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from floodstage.programs.inputs.arc import grid_fault
@@ -18,28 +17,28 @@ from floodstage.programs.scores import SCORERS
 
 def judged(task: Task, found: Sequence[Mapping[str, Any]]) -> list[Trial]:
     """The trials of a program as the sandbox gave them, each compared with its sample."""
-    trials = [Trial(**{**dict(x), "kind": Kind(x["kind"])}) for x in found]
-    if not isinstance(task, DataTask):
-        return trials
-    return [_compared(t, s) for t, s in zip(trials, task.samples, strict=True)]
+    trials = [{**x, "kind": Kind(x["kind"])} for x in found]
+    if isinstance(task, DataTask):
+        trials = [{**t, **_compared(t, s)} for t, s in zip(trials, task.samples, strict=True)]
+    return [Trial(**trial) for trial in trials]
 
 
-def _compared(trial: Trial, sample: Sample) -> Trial:
-    if trial.kind is not Kind.PASSED:
-        return trial
+def _compared(trial: Mapping[str, Any], sample: Sample) -> dict[str, Any]:
+    """What becomes known of a trial by its sample's expected output."""
+    if trial["kind"] is not Kind.PASSED:
+        return {}
     try:
-        value = loads(trial.output)
+        value = loads(trial["output"])
     except Malformed as error:
-        return replace(trial, kind=Kind.INVALID_OUTPUT, detail=str(error), output="")
+        return {"kind": Kind.INVALID_OUTPUT, "detail": str(error), "output": ""}
     if fault := grid_fault(value):
-        return replace(trial, kind=Kind.INVALID_OUTPUT, detail=f"no grid: {fault}", output="")
+        return {"kind": Kind.INVALID_OUTPUT, "detail": f"no grid: {fault}", "output": ""}
     if sample.expected is None:
-        return trial
-    near: dict[str, Any] = dict.fromkeys(SCORERS, 1.0)
+        return {}
     if same_grid(value, sample.expected):
-        return replace(trial, **near)
+        return dict.fromkeys(SCORERS, 1.0)
     near = {name: score(value, sample.expected) for name, score in SCORERS.items()}
-    return replace(trial, kind=Kind.WRONG, detail="another grid was expected", **near)
+    return {"kind": Kind.WRONG, "detail": "another grid was expected", **near}
 
 
 def same_grid(one: Any, two: Any) -> bool:

@@ -208,9 +208,13 @@ class _Run:
     store: Store
     spans: Spans
     report: Report
+    limits: dict[str, Any] = field(init=False)  # of every job
     running: dict[int, Prepared] = field(default_factory=dict)
     inputs: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # of a task, encoded
     halves: dict[int, _Half] = field(default_factory=dict)  # a program whose other run is awaited
+
+    def __post_init__(self) -> None:
+        self.limits = asdict(self.config.limits)
 
     def jobs(self, prepared: Iterable[Prepared], known: Mapping[str, str]) -> Iterator[Job]:
         """A job for each candidate that must run; verdicts that need none are stored at once."""
@@ -236,8 +240,23 @@ class _Run:
             if isinstance(task, DataTask) and task.id not in self.inputs:
                 given = (_given(sample.inputs, self.config.tuples) for sample in task.samples)
                 self.inputs[task.id] = tuple(encode(x) for x in given)
-            job = _job(number, candidate, task, self.config, self.inputs.get(task.id, ()))
-            return replace(job, apart=item.forgets and len(job.inputs) > 1)
+            return self._job(number, candidate, task, apart=item.forgets)
+
+    def _job(self, number: int, candidate: Candidate, task: Task, *, apart: bool) -> Job:
+        if isinstance(task, CheckTask):
+            return Job(
+                number,
+                candidate.source,
+                task.entries,
+                self.limits,
+                prompt=task.prompt,
+                checks=task.checks,
+                calls_check=task.calls_check,
+            )
+        entries = (candidate.entry,) if candidate.entry else task.entries
+        inputs, stop = self.inputs[task.id], not self.config.every_sample
+        apart = apart and len(inputs) > 1
+        return Job(number, candidate.source, entries, self.limits, inputs, stop, apart=apart)
 
     def _has_form(self, item: Prepared, task: Task) -> bool:
         """Whether a program is run twice, as it is (even number) and as its form (odd)."""
@@ -296,24 +315,6 @@ def disagreement(raw: Sequence[Trial], formed: Sequence[Trial]) -> str:
             came = f"{one.kind} {one.error}".strip(), f"{two.kind} {two.error}".strip()
             return f"disagrees on sample {sample}: {came[0]} as it is, {came[1]} as a form"
     return ""
-
-
-def _job(
-    number: int, candidate: Candidate, task: Task, config: ValidateConfig, inputs: tuple[Any, ...]
-) -> Job:
-    limits = asdict(config.limits)
-    if isinstance(task, CheckTask):
-        return Job(
-            number,
-            candidate.source,
-            task.entries,
-            limits,
-            prompt=task.prompt,
-            checks=task.checks,
-            calls_check=task.calls_check,
-        )
-    entries = (candidate.entry,) if candidate.entry else task.entries
-    return Job(number, candidate.source, entries, limits, inputs, not config.every_sample)
 
 
 def _given(inputs: tuple[Any, ...], tuples: bool) -> tuple[Any, ...]:

@@ -14,6 +14,8 @@ import ast
 import copy
 import re
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from floodstage.programs.stages.purity import (
     CONSUMERS,
@@ -211,7 +213,7 @@ class Graph:
         self._check_iterators(parts)
         self._check_names(parts, bound)
         self._check_attributes(parts)
-        return _Renamed(self.values).visit(copy.deepcopy(node))  # type: ignore[no-any-return]
+        return _renamed(node, self.values)
 
     def _check_iterators(self, parts: list[ast.AST]) -> None:
         consumed = {id(x) for part in parts for x in self._consumed(part)}
@@ -270,14 +272,16 @@ class Graph:
                     raise unsafe(part, f"{_word(part)} is not known to be safe")
 
 
-class _Renamed(ast.NodeTransformer):
-    """Variables become the atoms that they stand for."""
-
-    def __init__(self, values: dict[str, ast.expr]) -> None:
-        self.values = values
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self.values.get(node.id, node)
+def _renamed(node: Any, values: Mapping[str, ast.expr]) -> Any:
+    """A copy of a node in which variables are the atoms that they stand for."""
+    if isinstance(node, ast.Name):
+        return values.get(node.id, node)
+    if isinstance(node, list):
+        return [_renamed(part, values) for part in node]
+    if not isinstance(node, ast.AST) or isinstance(node, ast.expr_context):
+        return node
+    fields = {name: getattr(node, name, None) for name in node._fields}
+    return type(node)(**{name: _renamed(part, values) for name, part in fields.items()})
 
 
 def _call_text(node: ast.expr) -> str:

@@ -8,7 +8,6 @@ form only forgets positions, comments and unread docstrings. Knows nothing of ta
 from __future__ import annotations
 
 import ast
-import copy
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,12 +117,12 @@ def _function(node: ast.FunctionDef, scope: Scope, documented: bool, read: set[s
 
 def _header(args: ast.arguments, graph: Graph) -> ast.arguments:
     """The parameters under the names of the graph, without annotations."""
-    bare = copy.deepcopy(args)
-    for x in nodes(bare):
-        if isinstance(x, ast.arg):
-            new = graph.start[x.arg]
-            x.arg, x.annotation = new, None
-    return bare
+
+    def bare(found: list[ast.arg]) -> list[ast.arg]:
+        return [ast.arg(graph.start[x.arg]) for x in found]
+
+    vararg, kwarg = (None if x is None else bare([x])[0] for x in (args.vararg, args.kwarg))
+    return ast.arguments(bare(args.posonlyargs), bare(args.args), vararg, [], [], kwarg, [])
 
 
 def _annotations(node: ast.FunctionDef, scope: Scope) -> None:

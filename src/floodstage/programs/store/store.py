@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ BATCH, BATCH_S = 200, 0.5
 """A transaction holds so many verdicts or those of so long; a killed run does these again."""
 _VERDICT = [f.name for f in fields(Verdict)]
 _TRIAL = [f.name for f in fields(Trial)]
+_verdict_values, _trial_values = attrgetter(*_VERDICT), attrgetter(*_TRIAL)
+_INSERT = "INSERT OR REPLACE INTO {} VALUES ({})"
+_INSERT_VERDICT = _INSERT.format("verdicts", ", ".join("?" * (len(_VERDICT) + 3)))
+_INSERT_TRIAL = _INSERT.format("trials", ", ".join("?" * (len(_TRIAL) + 2)))
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (digest TEXT PRIMARY KEY, source BLOB NOT NULL);
@@ -84,11 +89,10 @@ class Store:
         source = candidate.source.encode("utf-8", "surrogatepass")
         self.base.execute("INSERT OR IGNORE INTO sources VALUES (?, ?)", (digest, source))
         self.base.execute("DELETE FROM trials WHERE candidate_id = ?", (candidate.id,))
-        self._insert(
-            "verdicts", (*_values(verdict, _VERDICT), digest, candidate.origin, candidate.entry)
-        )
-        for sample, trial in enumerate(trials):
-            self._insert("trials", (candidate.id, sample, *_values(trial, _TRIAL)))
+        row = (*_verdict_values(verdict), digest, candidate.origin, candidate.entry)
+        self.base.execute(_INSERT_VERDICT, row)
+        rows = [(candidate.id, i, *_trial_values(trial)) for i, trial in enumerate(trials)]
+        self.base.executemany(_INSERT_TRIAL, rows)
         self.pending += 1
         if self.pending >= BATCH or time.monotonic() - self.committed_s >= BATCH_S:
             self.commit()
@@ -97,10 +101,6 @@ class Store:
         """Everything added so far survives from here on."""
         self.base.commit()
         self.pending, self.committed_s = 0, time.monotonic()
-
-    def _insert(self, table: str, values: tuple[Any, ...]) -> None:
-        marks = ", ".join("?" * len(values))
-        self.base.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", values)
 
     def done(self) -> dict[str, str]:
         """Candidates with a verdict that need not run again, and the digest of what was run."""
@@ -196,7 +196,3 @@ class Store:
         """What the verdicts depend on, as it was given; the schema is left out."""
         held = self.base.execute("SELECT key, value FROM meta WHERE key != 'schema'")
         return {key: json.loads(value) for key, value in held}
-
-
-def _values(record: Verdict | Trial, names: list[str]) -> tuple[Any, ...]:
-    return tuple(getattr(record, name) for name in names)
