@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,12 @@ from floodstage.core.metrics import Cost, speedup
 from floodstage.programs import profile
 
 ONE, TWO = "one worker", "two workers"
+CORE = "one worker, everything on one core"
 RAY = "Ray, two actors of one worker each"
 WAYS = {
     TWO: ("--workers", "2"),
     ONE: ("--workers", "1"),
+    CORE: ("--workers", "1"),
     RAY: ("--backend", "ray", "--nodes", "2", "--workers", "1"),
 }
 Row = dict[str, Any]
@@ -46,7 +50,9 @@ def timed_runs(words: Sequence[str], out: Path, rounds: int) -> Table:
         held = {(row["way"], row["number"]) for row in rows}
         todo = [entry for entry in plan if entry not in held]
         for name, number in track(todo, "timing", console=Console(stderr=True)):
-            yield {"way": name, "number": number, **_run(words, ways[name], out / "timed")}
+            cores = {min(os.sched_getaffinity(0))} if name == CORE else os.sched_getaffinity(0)
+            row = _run(words, ways[name], out / "timed", cores)
+            yield {"way": name, "number": number, **row}
 
     return summary(keep_rows(out / "timed.jsonl", more))
 
@@ -55,12 +61,16 @@ def _turn(ways: Mapping[str, Sequence[str]], back: int) -> list[str]:
     return list(ways)[:: -1 if back else 1]
 
 
-def _run(words: Sequence[str], way: Sequence[str], folder: Path) -> Row:
+def _run(words: Sequence[str], way: Sequence[str], folder: Path, cores: set[int]) -> Row:
     """One run in a new folder, which goes when it was read."""
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "floodstage.cli.main", "programs", "validate", *words, *way]
     done = subprocess.run(
-        [*command, "--out", str(folder)], capture_output=True, text=True, check=False
+        [*command, "--out", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=partial(os.sched_setaffinity, 0, cores),
     )
     if done.returncode:
         raise RunError(f"{' '.join(way)} failed: {done.stderr.strip()[-500:]}")
@@ -107,7 +117,8 @@ def summary(rows: Sequence[Row]) -> Table:
     note = (
         "Wall time from the start of the process, means of runs in turns. Speed-up by resampling "
         "pairs of runs, said only where all verdicts are the same. 'cluster': starting and ending "
-        "what runs the programs, part of the wall time."
+        "what runs the programs, part of the wall time. One worker has its driver, engine and "
+        "programs side by side, so it takes more than one core where it may."
     )
     return Table("Whole runs", head, tuple(lines), note)
 
