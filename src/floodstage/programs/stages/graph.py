@@ -213,7 +213,8 @@ class Graph:
         self._check_iterators(parts)
         self._check_names(parts, bound)
         self._check_attributes(parts)
-        return _renamed(node, self.values)
+        whole: ast.expr = _renamed(node, self.values)
+        return whole
 
     def _check_iterators(self, parts: list[ast.AST]) -> None:
         consumed = {id(x) for part in parts for x in self._consumed(part)}

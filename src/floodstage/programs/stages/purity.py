@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -54,8 +54,9 @@ SCALARS = words("arg asname attr ctx id kind level module name type_comment")
 
 
 @functools.cache
-def _parts(kind: type[ast.AST]) -> tuple[str, ...]:
+def _parts(kind: Hashable) -> tuple[str, ...]:
     """The fields of a node in which others may be."""
+    assert isinstance(kind, type) and issubclass(kind, ast.AST)
     if kind in (ast.Name, ast.Constant):
         return ()
     return tuple(x for x in kind._fields if x not in SCALARS or kind.__name__ == "TypeAlias")
