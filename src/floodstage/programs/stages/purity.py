@@ -8,8 +8,7 @@ preloads it says so.
 from __future__ import annotations
 
 import ast
-import functools
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -53,13 +52,16 @@ SCALARS = words("arg asname attr ctx id kind level module name type_comment")
 """Fields that hold no node, or none but Load, Store and Del."""
 
 
-@functools.cache
-def _parts(kind: Hashable) -> tuple[str, ...]:
+_known: dict[type[ast.AST], tuple[str, ...]] = {}
+
+
+def _parts(kind: type[ast.AST]) -> tuple[str, ...]:
     """The fields of a node in which others may be."""
-    assert isinstance(kind, type) and issubclass(kind, ast.AST)
-    if kind in (ast.Name, ast.Constant):
-        return ()
-    return tuple(x for x in kind._fields if x not in SCALARS or kind.__name__ == "TypeAlias")
+    if kind not in _known:
+        fields = () if kind in (ast.Name, ast.Constant) else kind._fields
+        alias = kind.__name__ == "TypeAlias"  # whose name is a node
+        _known[kind] = tuple(x for x in fields if x not in SCALARS or (alias and x == "name"))
+    return _known[kind]
 
 
 def nodes(tree: ast.AST) -> list[ast.AST]:
