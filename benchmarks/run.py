@@ -457,7 +457,7 @@ MEASUREMENTS: list[Measurement] = [
     Mutants("programs-arc", MutantsConfig(tasks=DATA / "arc/training", workers=2, rounds=1)),
     Samples(
         "programs-samples",
-        SampleConfig(n=10, threads=THREADS),
+        SampleConfig(n=2, threads=THREADS),
         HUMANEVAL,
     ),
     Programs("programs", ProgramsBenchConfig(problems=str(HUMANEVAL))),
