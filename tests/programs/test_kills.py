@@ -137,7 +137,7 @@ def test_a_few_kills_change_no_verdict(write: Write, tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_twenty_kills_change_no_verdict(write: Write, tmp_path: Path) -> None:
     kinds = ["engine", "zygote", "engine", "driver", "zygote"]
-    for killed in undisturbed_and_disturbed(write, tmp_path, 500, 20, kinds, (0.7, 2.0)):
+    for killed in undisturbed_and_disturbed(write, tmp_path, 1200, 20, kinds, (0.7, 2.0)):
         assert len(killed) == 20
 
 
