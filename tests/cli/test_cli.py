@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -291,7 +292,13 @@ def test_a_bug_of_ours_is_not_hidden(
 def running(tiny: Any) -> subprocess.Popen[bytes]:
     """A generation of which the first characters have come."""
     words = fresh("generate", PROMPT, "--target", tiny.target, "--drafter", "none", "--threads", 1)
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # a shell's background ignores SIGINT, and its children inherit that
     assert process.stdout is not None
     assert process.stdout.read(1)
     return process
