@@ -69,7 +69,7 @@ MUTANTS = {
     "test samples rank likeness": ("judge.py", 'if s.part == "demo"]', "]", "means_of_its_demo"),
     "likeness forgets the size": ("scores.py", "equal / (len(one) * len(one[0]) + len(two) * len(two[0]) - common)",
                                   "equal / common", "scores_of_pairs"),
-    "all grids are scored": ("judge.py", "        return replace(trial, **near)\n    near", "        pass\n    near",
+    "all grids are scored": ("judge.py", "        return dict.fromkeys(SCORERS, 1.0)\n", "        pass\n",
                              "each_runs_once"),
     "mutants repeat": ("mutate.py", "new = form not in self.keys", "new = True", "none_is_like_another"),
     "mutants have no seed": ("mutate.py", "Random(self.seed)", "Random()", "seed_fixes"),
