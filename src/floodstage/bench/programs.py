@@ -81,7 +81,10 @@ def programs_bench(config: ProgramsBenchConfig, out: Path) -> list[Table]:
         **{TRIVIAL: _trivial(config), COMPUTING: _computing(config)},
     }
     about = environment("cpu") | {"isolation": level, "cores": os.cpu_count()}
-    same_settings(out, {"settings": asdict(config)}, about)
+    settings = asdict(config) | {
+        "problems": Path(config.problems).name
+    }  # where they lie is nobody's
+    same_settings(out, {"settings": settings}, about)
     plan = _plan(config)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("measuring", total=len(plan))
