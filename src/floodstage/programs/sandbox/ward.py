@@ -66,7 +66,7 @@ class Zygote:
 class Ward:
     """One child under watch. `lines` are those of its result pipe after it was ready.
 
-    `stays`: it is fed one program after the other, each a line, and lives until it is let go.
+    `stays`: it is fed one program after the other, each a line, and lives until it is ended.
     """
 
     def __init__(
@@ -167,13 +167,8 @@ class Ward:
         except BrokenPipeError:  # it does not want to know the rest
             self.rest = memoryview(b"")
         if not self.stays:
-            self.let_go()
-
-    def let_go(self) -> None:
-        """Nothing more will be fed."""
-        if self.program >= 0:
             os.close(self.program)
-        self.program = -1
+            self.program = -1
 
     def read_result(self) -> None:
         block = self._read("result")
